@@ -1,0 +1,1 @@
+"""Lifecycle: what may go, and making it go."""

@@ -1,0 +1,1 @@
+"""The OCI data plane: HTTP and its rules, nothing else."""

@@ -1,0 +1,1 @@
+"""Bytes (blobs/) and facts (meta/)."""

@@ -1,0 +1,1 @@
+"""Facts: what exists, what refers to what, who did it; on SQLite or Postgres."""

@@ -1,0 +1,115 @@
+"""SQLAlchemy Core statements, compiled once for each dialect and kept.
+
+A statement is a module constant built with Core; the executors send its text with plain values. INSERTs take
+their values by column name; other parameters are `bindparam("name")`, whose name must not be that of a column
+the statement sets. Lists go through `any_of`, the one construct whose SQL differs between the databases.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
+
+Statement = sa.sql.expression.ClauseElement
+Params = Mapping[str, Any]
+
+insert = postgresql.insert  # its ON CONFLICT compiles for SQLite too
+
+
+class any_of(ColumnElement[bool]):  # noqa: N801 - reads as the operator it is
+    """`column IN (the list given as parameter `name`)`; an empty list matches nothing."""
+
+    inherit_cache = True
+    type = sa.types.NullType()
+
+    def __init__(self, column: ColumnElement[Any], name: str) -> None:
+        self.column = column
+        self.name = name
+
+
+@compiles(any_of, "postgresql")
+def _any_of_postgresql(element: any_of, compiler: Any, **kw: Any) -> str:
+    array = sa.bindparam(element.name, type_=postgresql.ARRAY(element.column.type))
+    return f"{compiler.process(element.column, **kw)} = ANY ({compiler.process(array, **kw)})"
+
+
+@compiles(any_of, "sqlite")
+def _any_of_sqlite(element: any_of, compiler: Any, **kw: Any) -> str:
+    # SqliteText fills the brackets with one placeholder an element.
+    return f"{compiler.process(element.column, **kw)} IN (/*{element.name}*/)"
+
+
+class database_time(ColumnElement[int]):  # noqa: N801
+    """The database's clock in microseconds, to be *selected* beside a row, never compared with in SQL.
+
+    The executor adds its test offset to what comes back in a column named `db_now`.
+    """
+
+    inherit_cache = True
+    type = sa.BigInteger()
+
+
+@compiles(database_time, "postgresql")
+def _time_postgresql(element: database_time, compiler: Any, **kw: Any) -> str:
+    return "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+
+@compiles(database_time, "sqlite")
+def _time_sqlite(element: database_time, compiler: Any, **kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+class Compiled:
+    """The text of one statement on one dialect and the parameters it takes."""
+
+    def __init__(self, text: str, names: Sequence[str], defaults: Params) -> None:
+        self.text = text
+        self.names = tuple(names)
+        self.defaults = dict(defaults)
+
+    def values(self, params: Params) -> list[Any]:
+        """The parameters in the order of the text; KeyError for one that is missing."""
+        defaults = self.defaults
+        return [params[name] if name in params else defaults[name] for name in self.names]
+
+
+class Compiler:
+    """Statement -> Compiled for one dialect, remembered for as long as the statement lives."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        self._dialect = dialect
+        self._known: dict[tuple[int, tuple[str, ...]], tuple[Statement, Compiled]] = {}
+
+    def __call__(self, statement: Statement, params: Params) -> Compiled:
+        keys = tuple(params) if isinstance(statement, sa.Insert) else ()
+        found = self._known.get((id(statement), keys))
+        if found is None:
+            found = (statement, self._compile(statement, keys))
+            self._known[id(statement), keys] = found
+        return found[1]
+
+    def _compile(self, statement: Statement, keys: tuple[str, ...]) -> Compiled:
+        columns = None
+        if isinstance(statement, sa.Insert) and not statement._values and statement.select is None:
+            columns = [key for key in keys if key in statement.table.c]
+        compiled: Any = statement.compile(dialect=self._dialect, column_keys=columns)
+        required = {name for name, bind in compiled.binds.items() if bind.required}
+        defaults = {name: value for name, value in compiled.params.items() if name not in required}
+        if self._dialect.positional:
+            names = compiled.positiontup
+        else:
+            names = list(compiled.params)
+        return Compiled(str(compiled), names, defaults)
+
+
+def postgres_compiler() -> Compiler:
+    """Texts with `$1::TYPE` placeholders, as asyncpg prepares them."""
+    return Compiler(postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
+
+
+def sqlite_compiler() -> Compiler:
+    """Texts with `:name` placeholders."""
+    return Compiler(sqlite.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]

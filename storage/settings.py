@@ -1,0 +1,94 @@
+"""Settings of the store and the database: sections `[database]`, `[blobs]` and `[s3]`."""
+
+import msgspec
+
+from tenure.core.units import parse_duration, parse_size
+
+
+class Duration(int):
+    """Microseconds; written `90s`, `36h`, `7d`."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        return cls(parse_duration(text))
+
+
+class Size(int):
+    """Bytes; written `4096`, `8MiB`."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        return cls(parse_size(text))
+
+
+class Secret(str):
+    """A string that never prints itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+def duration(text: str) -> Duration:
+    return Duration.parse(text)
+
+
+def size(text: str) -> Size:
+    return Size.parse(text)
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[database]`"""
+
+    #: sqlite:///path or postgresql://user:password@host/name; empty: tenure.db in the data directory
+    url: str = ""
+    #: connections a process holds to Postgres at most
+    pool_size: int = 10
+    #: how long a statement may wait for a database that went away before the request fails with 503
+    retry_for: Duration = duration("20s")
+    #: Postgres: longest time a statement may run
+    statement_timeout: Duration = duration("30s")
+
+
+class BlobsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[blobs]`"""
+
+    #: file:///path or s3://bucket/prefix; empty: blobs/ in the data directory
+    url: str = ""
+    #: send clients to the store with a signed URL: auto (only where s3.public_endpoint is set), on, off
+    redirect: str = "auto"
+    #: memory that all running uploads and downloads together may hold
+    memory_budget: Size = size("128MiB")
+    #: how long a request may wait for a store that does not answer before it fails with 503
+    retry_for: Duration = duration("20s")
+
+
+class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[s3]`: only used with blobs.url = s3://..."""
+
+    #: URL of the store; empty: AWS
+    endpoint: str = ""
+    region: str = "us-east-1"
+    #: put the bucket in the path, as most stores other than AWS want: auto, on, off
+    path_style: str = "auto"
+    #: the endpoint under which clients reach the store; switches redirects on
+    public_endpoint: str = ""
+    #: empty: the standard chain (environment, web identity, profile, instance)
+    access_key: str = ""
+    secret_key: Secret = Secret("")
+    session_token: Secret = Secret("")
+    #: server-side encryption: empty, AES256 or aws:kms
+    sse: str = ""
+    sse_key_id: str = ""
+    #: certificate authority that signed the endpoint's certificate
+    ca_file: str = ""
+    #: integrity headers: auto (required ones on other stores than AWS), when_required, when_supported
+    checksum_mode: str = "auto"
+    #: size of a multipart part
+    part_size: Size = size("8MiB")
+    #: parts of one upload in flight at once
+    parts_in_flight: int = 4
+    max_connections: int = 64
+    #: life of a signed URL
+    presign_ttl: Duration = duration("1h")
