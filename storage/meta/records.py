@@ -14,8 +14,9 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
+    text,
 )
-from sqlalchemy import UniqueConstraint, text
 
 from tenure.storage.meta.tables import Big, Name, metadata, new_id
 

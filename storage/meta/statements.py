@@ -19,7 +19,7 @@ Params = Mapping[str, Any]
 insert = postgresql.insert  # its ON CONFLICT compiles for SQLite too
 
 
-class any_of(ColumnElement[bool]):  # noqa: N801 - reads as the operator it is
+class any_of(ColumnElement[bool]):
     """`column IN (the list given as parameter `name`)`; an empty list matches nothing."""
 
     inherit_cache = True
@@ -42,7 +42,7 @@ def _any_of_sqlite(element: any_of, compiler: Any, **kw: Any) -> str:
     return f"{compiler.process(element.column, **kw)} IN (/*{element.name}*/)"
 
 
-class database_time(ColumnElement[int]):  # noqa: N801
+class database_time(ColumnElement[int]):
     """The database's clock in microseconds, to be *selected* beside a row, never compared with in SQL.
 
     The executor adds its test offset to what comes back in a column named `db_now`.

@@ -8,8 +8,20 @@ History, work queues and the rest of the operator's tables stand in `records.py`
 """
 
 import sqlalchemy as sa
-from sqlalchemy import CheckConstraint, Column, Computed, ForeignKey, Index, Integer, LargeBinary
-from sqlalchemy import SmallInteger, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Computed,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 metadata = sa.MetaData(
     naming_convention={
