@@ -204,9 +204,7 @@ manifests = Table(
 Index("manifests_subject", manifests.c.repo_id, manifests.c.subject,
       postgresql_where=text("subject IS NOT NULL"), sqlite_where=text("subject IS NOT NULL"))  # fmt: skip
 Index(None, manifests.c.digest)
-Index(
-    "manifests_purge", manifests.c.purge_at, postgresql_where=text("live = 0"), sqlite_where=text("live = 0")
-)
+Index("manifests_purge", manifests.c.purge_at, postgresql_where=text("live = 0"), sqlite_where=text("live = 0"))
 
 #: What a manifest names. Bytes are pinned by blob_id always, also in trash; the visible link only while the
 #: manifest lives (link_repo is NULL in trash). absent: 0 present, 1 foreign, 2 sparse, 3 erased.

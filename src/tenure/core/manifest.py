@@ -95,11 +95,7 @@ def parse_manifest(payload: bytes, content_type: str | None = None) -> Manifest:
     kind = _kind(body, media_type)
     descriptors = _Descriptors()
     config = descriptors.one(body, "config") if kind is Kind.IMAGE else None
-    layers = (
-        descriptors.many(body, "blobs" if kind is Kind.ARTIFACT else "layers")
-        if kind is not Kind.INDEX
-        else ()
-    )
+    layers = descriptors.many(body, "blobs" if kind is Kind.ARTIFACT else "layers") if kind is not Kind.INDEX else ()
     listed = descriptors.many(body, "manifests") if kind is Kind.INDEX else ()
     subject = descriptors.one(body, "subject")
     if kind is Kind.IMAGE and config is None:
@@ -121,9 +117,7 @@ def load_json(payload: bytes) -> Any:
     """Strict JSON: UTF-8 without BOM, no duplicate key at any depth, no NaN, bounded depth."""
     _check_depth(payload)
     try:
-        return json.loads(
-            payload.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
+        return json.loads(payload.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except ManifestInvalid:
         raise
     except UnicodeDecodeError:
@@ -152,9 +146,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ManifestInvalid(
-                    f"the key {_short(key)!r} stands twice in one object; readers would disagree"
-                )
+                raise ManifestInvalid(f"the key {_short(key)!r} stands twice in one object; readers would disagree")
             seen.add(key)
     return found
 
@@ -171,28 +163,18 @@ def _media_type(body: dict[str, Any], content_type: str | None) -> str:
     if header in media.DOCKER_SCHEMA1 or said in media.DOCKER_SCHEMA1 or body.get("schemaVersion") == 1:
         raise ManifestInvalid("image manifests of schema 1 are not supported; push with a current client")
     if said and header and said.lower() != header:
-        raise ManifestInvalid(
-            f"Content-Type is {_short(header)} but the manifest's mediaType says {_short(said)}"
-        )
+        raise ManifestInvalid(f"Content-Type is {_short(header)} but the manifest's mediaType says {_short(said)}")
     chosen = said or header
     if not chosen:
         chosen = media.OCI_INDEX if "manifests" in body else media.OCI_MANIFEST
-    if (
-        len(chosen) > 255
-        or "/" not in chosen
-        or not chosen.isascii()
-        or not chosen.isprintable()
-        or " " in chosen
-    ):
+    if len(chosen) > 255 or "/" not in chosen or not chosen.isascii() or not chosen.isprintable() or " " in chosen:
         raise ManifestInvalid("the manifest's media type is not of the form type/subtype")
     return chosen
 
 
 def _kind(body: dict[str, Any], media_type: str) -> Kind:
     if "manifests" in body and ("layers" in body or "config" in body):
-        raise ManifestInvalid(
-            "a manifest is either an image (config, layers) or an index (manifests), not both"
-        )
+        raise ManifestInvalid("a manifest is either an image (config, layers) or an index (manifests), not both")
     if media_type in media.INDEXES:
         if "manifests" not in body:
             raise ManifestInvalid("an index needs a manifests array")

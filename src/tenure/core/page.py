@@ -37,9 +37,7 @@ def next_link(path: str, page: PageRequest, last: str, **more: str) -> str:
 
 def encode_cursor(position: list[Any]) -> str:
     """An opaque cursor for `/api/v1` from the sort key of the last item shown."""
-    return (
-        base64.urlsafe_b64encode(json.dumps(position, separators=(",", ":")).encode()).rstrip(b"=").decode()
-    )
+    return base64.urlsafe_b64encode(json.dumps(position, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
 
 def decode_cursor(cursor: str) -> list[Any]:
