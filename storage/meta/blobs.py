@@ -116,6 +116,7 @@ async def mount_blob(
     """
 
     async def work(session: Session) -> Blob | None:
+        repo_id = await lock_repository(session, repository, create=True)
         params = {"digest": digest.packed}
         if source is None:
             found = await session.one(_ANY_SOURCE, params)
@@ -123,7 +124,6 @@ async def mount_blob(
             found = await session.one(_SOURCE, {**params, "repository": source})
         if found is None:
             return None
-        repo_id = await lock_repository(session, repository, create=True)
         now = await session.now()
         await link_blob(session, repo_id, found["blob_id"], digest, lease)
         await emit(session, origin, "mount", repository, {"digest": str(digest), "fromRepository": source or ""})

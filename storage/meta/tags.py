@@ -1,0 +1,248 @@
+"""Tags: list, move, delete; every move is an event in the tag's history."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from tenure.core.digest import Digest
+from tenure.core.errors import ManifestUnknown, NameUnknown, PreconditionFailed
+from tenure.core.origin import Origin
+from tenure.core.page import PageRequest
+from tenure.storage.meta.database import Database, Session
+from tenure.storage.meta.events import audit, emit, record_tag_move
+from tenure.storage.meta.manifests import TRASH_PERSON
+from tenure.storage.meta.queue import QueueKind, enqueue_review
+from tenure.storage.meta.records import tag_events
+from tenure.storage.meta.refusals import retried
+from tenure.storage.meta.repositories import lock_repository, repository_exists
+from tenure.storage.meta.statements import insert
+from tenure.storage.meta.tables import manifests, repos, tags, trashed_tags
+
+_HERE = (repos.c.name == bindparam("repository"), repos.c.live == 1)
+_LIST = (
+    sa.select(tags.c.name)
+    .join(repos, repos.c.id == tags.c.repo_id)
+    .where(*_HERE, tags.c.name > bindparam("last"))
+    .order_by(tags.c.name)
+    .limit(bindparam("n"))
+)
+_ROWS = (
+    sa.select(
+        tags.c.name, tags.c.version, tags.c.moved_at, manifests.c.digest, manifests.c.media_type, manifests.c.size
+    )
+    .select_from(tags.join(repos, repos.c.id == tags.c.repo_id).join(manifests, manifests.c.id == tags.c.manifest_id))
+    .where(*_HERE)
+)
+_ROW = _ROWS.where(tags.c.name == bindparam("tag"))
+_ROW_PAGE = _ROWS.where(tags.c.name > bindparam("last")).order_by(tags.c.name).limit(bindparam("n"))
+_HISTORY = (
+    sa.select(tag_events)
+    .join(repos, repos.c.id == tag_events.c.repo_id)
+    .where(*_HERE, tag_events.c.id < bindparam("before"))
+    .order_by(tag_events.c.id.desc())
+    .limit(bindparam("n"))
+)
+_HISTORY_OF = _HISTORY.where(tag_events.c.tag == bindparam("tag"))
+_LOCK = (
+    sa.select(tags.c.manifest_id, tags.c.version, manifests.c.digest)
+    .join(manifests, manifests.c.id == tags.c.manifest_id)
+    .where(tags.c.repo_id == bindparam("repo"), tags.c.name == bindparam("tag"))
+    .with_for_update(of=tags)
+)
+_CREATE = insert(tags).on_conflict_do_nothing(index_elements=["repo_id", "name"])
+_MOVE = (
+    sa.update(tags)
+    .values(manifest_id=bindparam("target"), version=tags.c.version + 1, moved_at=bindparam("now"))
+    .where(tags.c.repo_id == bindparam("repo"), tags.c.name == bindparam("tag"))
+)
+_DROP = sa.delete(tags).where(tags.c.repo_id == bindparam("repo"), tags.c.name == bindparam("tag"))
+_new_trashed = insert(trashed_tags)
+_TRASH = _new_trashed.on_conflict_do_update(
+    index_elements=["manifest_id", "name"],
+    set_={column: _new_trashed.excluded[column] for column in ("trash", "trash_batch", "trashed_at", "purge_at")},
+)
+_LIVE_MANIFEST = (
+    sa.select(manifests.c.id)
+    .where(manifests.c.repo_id == bindparam("repo"), manifests.c.digest == bindparam("digest"), manifests.c.live == 1)
+    .with_for_update(read=True, key_share=True)
+)
+_LAST_ID = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A tag and what it points at. `version` counts its moves."""
+
+    name: str
+    digest: Digest
+    media_type: str
+    size: int
+    moved_at: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TagEvent:
+    """One move: None in `old` is a birth, in `new` an end. cause: push, retag, delete, expire, restore, ..."""
+
+    id: int
+    tag: str
+    old: Digest | None
+    new: Digest | None
+    actor: str
+    cause: str
+    request_id: str | None
+    at: int
+
+
+async def list_tags(db: Database, repository: str, page: PageRequest) -> list[str]:
+    """Names after `page.last` in byte order, `page.n` at most. NameUnknown where there is no such repository."""
+    rows = await db.all(_LIST, {"repository": repository, "last": page.last, "n": page.n})
+    if not rows and not await repository_exists(db, repository):
+        raise NameUnknown(f"repository {repository} is not known here")
+    return [row["name"] for row in rows]
+
+
+async def get_tag(db: Database, repository: str, tag: str) -> Tag | None:
+    row = await db.one(_ROW, {"repository": repository, "tag": tag})
+    return None if row is None else _tag(row)
+
+
+async def list_tag_rows(db: Database, repository: str, page: PageRequest) -> list[Tag]:
+    """As list_tags, with what each points at."""
+    rows = await db.all(_ROW_PAGE, {"repository": repository, "last": page.last, "n": page.n})
+    if not rows and not await repository_exists(db, repository):
+        raise NameUnknown(f"repository {repository} is not known here")
+    return [_tag(row) for row in rows]
+
+
+async def tag_history(
+    db: Database, repository: str, tag: str | None, *, limit: int, before: int | None
+) -> list[TagEvent]:
+    """Moves of one tag, or of all of a repository, newest first, with ids below `before`."""
+    params = {"repository": repository, "n": limit, "before": _LAST_ID if before is None else before}
+    rows = await (db.all(_HISTORY, params) if tag is None else db.all(_HISTORY_OF, {**params, "tag": tag}))
+    if not rows and not await repository_exists(db, repository):
+        raise NameUnknown(f"repository {repository} is not known here")
+    return [
+        TagEvent(
+            row["id"],
+            row["tag"],
+            Digest.unpack(row["old_digest"]) if row["old_digest"] else None,
+            Digest.unpack(row["new_digest"]) if row["new_digest"] else None,
+            row["actor"],
+            row["cause"],
+            row["request_id"],
+            row["at"],
+        )
+        for row in rows
+    ]
+
+
+async def delete_tag(db: Database, repository: str, tag: str, origin: Origin, *, trash_for: int) -> None:
+    """The name goes at once, its manifest stays. ManifestUnknown where there is no such tag."""
+
+    async def work(session: Session) -> None:
+        repo_id = await lock_repository(session, repository)
+        row = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
+        if row is None:
+            raise ManifestUnknown(f"tag {tag} is not known in {repository}")
+        now = await session.now()
+        await session.run(
+            _TRASH,
+            {
+                "repo_id": repo_id,
+                "name": tag,
+                "manifest_id": row["manifest_id"],
+                "trash": TRASH_PERSON,
+                "trash_batch": now,
+                "trashed_at": now,
+                "purge_at": now + trash_for,
+            },
+        )
+        await session.run(_DROP, {"repo": repo_id, "tag": tag})
+        digest = Digest.unpack(row["digest"])
+        await record_tag_move(session, origin, repo_id, tag, old=digest, new=None, cause="delete")
+        await enqueue_review(session, QueueKind.MANIFEST, repo_id, [row["manifest_id"]], now)
+        await audit(session, origin, action="tag.delete", repository=repository, target=tag,
+                    detail={"digest": str(digest)})  # fmt: skip
+        await emit(session, origin, "delete", repository, {"tag": tag, "digest": str(digest)})
+
+    await retried(db, work)
+
+
+async def move_tag(
+    db: Database, repository: str, tag: str, digest: Digest, origin: Origin, *, if_version: int | None
+) -> Tag:
+    """Point a tag at a manifest that is already here; `if_version` 0 means "only if there is no such tag".
+
+    ManifestUnknown for an unknown digest, PreconditionFailed when the tag moved meanwhile.
+    """
+
+    async def work(session: Session) -> None:
+        repo_id = await lock_repository(session, repository)
+        target = await session.one(_LIVE_MANIFEST, {"repo": repo_id, "digest": digest.packed})
+        if target is None:
+            raise ManifestUnknown(f"{digest} is not known in {repository}")
+        current = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
+        if if_version is not None and if_version != (current["version"] if current else 0):
+            raise PreconditionFailed(f"tag {tag} is at version {current['version'] if current else 0} now")
+        await set_tag(session, origin, repository, repo_id, tag, target["id"], digest, cause="retag")
+        await audit(session, origin, action="tag.move", repository=repository, target=tag,
+                    detail={"digest": str(digest)})  # fmt: skip
+
+    await retried(db, work)
+    moved = await get_tag(db, repository, tag)
+    if moved is None:
+        raise PreconditionFailed(f"tag {tag} was deleted meanwhile")
+    return moved
+
+
+async def set_tag(
+    session: Session, origin: Origin, repository: str, repo_id: int, tag: str, manifest_id: int, digest: Digest,
+    *, cause: str, if_match: str | None = None, if_none_match: str | None = None,
+) -> bool:  # fmt: skip
+    """Inside the caller's transaction: create or move a tag, write its event. True when it moved.
+
+    The conditions are those of RFC 9110 on the tag's ETag, the quoted digest it points at now.
+    """
+    now = await session.now()
+    current = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
+    _check_conditions(tag, Digest.unpack(current["digest"]) if current else None, if_match, if_none_match)
+    if current is None:
+        row = {"repo_id": repo_id, "name": tag, "manifest_id": manifest_id, "moved_at": now}
+        if not await session.run(_CREATE, row):
+            # Somebody created it between the look and the insert; now there is a row to lock.
+            current = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
+            _check_conditions(tag, Digest.unpack(current["digest"]) if current else None, if_match, if_none_match)
+    old = None
+    if current is not None:
+        if current["manifest_id"] == manifest_id:
+            return False
+        old = Digest.unpack(current["digest"])
+        await session.run(_MOVE, {"repo": repo_id, "tag": tag, "target": manifest_id, "now": now})
+        await enqueue_review(session, QueueKind.MANIFEST, repo_id, [current["manifest_id"]], now)
+    await record_tag_move(session, origin, repo_id, tag, old=old, new=digest, cause=cause)
+    return True
+
+
+def _check_conditions(tag: str, current: Digest | None, if_match: str | None, if_none_match: str | None) -> None:
+    if if_match is not None and not _matches(if_match, current):
+        raise PreconditionFailed(f"tag {tag} does not point at what If-Match names; it is at {current or 'nothing'}")
+    if if_none_match is not None and _matches(if_none_match, current):
+        raise PreconditionFailed(f"tag {tag} exists already and points at {current}")
+
+
+def _matches(condition: str, current: Digest | None) -> bool:
+    if current is None:
+        return False
+    wanted = [part.strip().removeprefix("W/").strip('"') for part in condition.split(",")]
+    return "*" in wanted or str(current) in wanted
+
+
+def _tag(row: object) -> Tag:
+    get = row.__getitem__  # type: ignore[attr-defined]
+    return Tag(
+        get("name"), Digest.unpack(get("digest")), get("media_type"), get("size"), get("moved_at"), get("version")
+    )
