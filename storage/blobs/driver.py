@@ -83,6 +83,9 @@ class Stored:
     key: str
     size: int
     version_id: str | None = None
+    #: an earlier try had finished the object already: its bytes may differ from those just written, so they
+    #: must be read back before anybody trusts a digest computed on the way
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
