@@ -6,6 +6,7 @@ Repeated or equal chains of unlike images are legal; no uniqueness rests on them
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -83,6 +84,6 @@ async def descendants(db: Database, repository: str, digest: Digest) -> list[Kin
     return await _kin_of(db, _DESCENDANTS, repository, digest)
 
 
-async def _kin_of(db: Database, statement: sa.Select[tuple[object, ...]], repository: str, digest: Digest) -> list[Kin]:
+async def _kin_of(db: Database, statement: sa.Select[Any], repository: str, digest: Digest) -> list[Kin]:
     rows = await db.all(statement, {"repository": repository, "digest": digest.packed})
     return [Kin(row["repository"], Digest.unpack(row["digest"]), row["depth"]) for row in rows]

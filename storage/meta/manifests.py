@@ -1,6 +1,7 @@
 """Manifests: find one by tag or digest, delete one."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -33,17 +34,17 @@ _NAMED = (repos.c.name == bindparam("repository"), repos.c.live == 1)
 _SERVED = sa.or_(manifests.c.live == 1, manifests.c.trash == TRASH_POLICY)
 
 
-def _by_tag(*columns: sa.ColumnElement[object]) -> sa.Select[tuple[object, ...]]:
+def _by_tag(*columns: sa.Column[Any]) -> sa.Select[Any]:
     joined = repos.join(tags, tags.c.repo_id == repos.c.id).join(manifests, manifests.c.id == tags.c.manifest_id)
     return sa.select(*columns).select_from(joined).where(*_NAMED, tags.c.name == bindparam("tag"))
 
 
-def _by_digest(*columns: sa.ColumnElement[object]) -> sa.Select[tuple[object, ...]]:
+def _by_digest(*columns: sa.Column[Any]) -> sa.Select[Any]:
     joined = repos.join(manifests, manifests.c.repo_id == repos.c.id)
     return sa.select(*columns).select_from(joined).where(*_NAMED, manifests.c.digest == bindparam("digest"), _SERVED)
 
 
-def _by_trashed_tag(*columns: sa.ColumnElement[object]) -> sa.Select[tuple[object, ...]]:
+def _by_trashed_tag(*columns: sa.Column[Any]) -> sa.Select[Any]:
     joined = repos.join(trashed_tags, trashed_tags.c.repo_id == repos.c.id).join(
         manifests, manifests.c.id == trashed_tags.c.manifest_id
     )

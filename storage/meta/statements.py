@@ -23,7 +23,7 @@ class any_of(ColumnElement[bool]):
     """`column IN (the list given as parameter `name`)`; an empty list matches nothing."""
 
     inherit_cache = True
-    type = sa.types.NullType()
+    type = sa.types.NullType()  # type: ignore[assignment]  # a BOOLEAN would get ` = 1` on SQLite
 
     def __init__(self, column: ColumnElement[Any], name: str) -> None:
         self.column = column
@@ -98,18 +98,15 @@ class Compiler:
         compiled: Any = statement.compile(dialect=self._dialect, column_keys=columns)
         required = {name for name, bind in compiled.binds.items() if bind.required}
         defaults = {name: value for name, value in compiled.params.items() if name not in required}
-        if self._dialect.positional:
-            names = compiled.positiontup
-        else:
-            names = list(compiled.params)
+        names = compiled.positiontup if self._dialect.positional else list(compiled.params)
         return Compiled(str(compiled), names, defaults)
 
 
 def postgres_compiler() -> Compiler:
     """Texts with `$1::TYPE` placeholders, as asyncpg prepares them."""
-    return Compiler(postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
+    return Compiler(postgresql.asyncpg.dialect())
 
 
 def sqlite_compiler() -> Compiler:
     """Texts with `:name` placeholders."""
-    return Compiler(sqlite.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
+    return Compiler(sqlite.dialect(paramstyle="named"))

@@ -9,7 +9,7 @@ from tenure.core.digest import Digest
 from tenure.core.errors import ManifestUnknown, NameUnknown, PreconditionFailed
 from tenure.core.origin import Origin
 from tenure.core.page import PageRequest
-from tenure.storage.meta.database import Database, Session
+from tenure.storage.meta.database import Database, Row, Session
 from tenure.storage.meta.events import audit, emit, record_tag_move
 from tenure.storage.meta.manifests import TRASH_PERSON
 from tenure.storage.meta.queue import QueueKind, enqueue_review
@@ -241,8 +241,12 @@ def _matches(condition: str, current: Digest | None) -> bool:
     return "*" in wanted or str(current) in wanted
 
 
-def _tag(row: object) -> Tag:
-    get = row.__getitem__  # type: ignore[attr-defined]
+def _tag(row: Row) -> Tag:
     return Tag(
-        get("name"), Digest.unpack(get("digest")), get("media_type"), get("size"), get("moved_at"), get("version")
+        row["name"],
+        Digest.unpack(row["digest"]),
+        row["media_type"],
+        row["size"],
+        row["moved_at"],
+        row["version"],
     )
