@@ -43,10 +43,14 @@ _RELEASE = (
 _TRASH = (
     sa.update(manifests)
     .values(
-        live=0, trash=TRASH_PERSON, trash_batch=bindparam("now"), trashed_at=bindparam("now"), purge_at=bindparam("purge")
+        live=0,
+        trash=TRASH_PERSON,
+        trash_batch=bindparam("now"),
+        trashed_at=bindparam("now"),
+        purge_at=bindparam("purge"),
     )
     .where(manifests.c.repo_id == bindparam("repo"), manifests.c.trash < TRASH_PERSON)
-)  # fmt: skip
+)
 _LINKS = sa.select(repo_blobs.c.blob_id).where(repo_blobs.c.repo_id == bindparam("repo"))
 _UPLOADS = (
     sa.select(uploads.c.id, uploads.c.object_id, uploads.c.tail_object_id)

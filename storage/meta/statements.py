@@ -104,7 +104,7 @@ class Compiler:
 
 def postgres_compiler() -> Compiler:
     """Texts with `$1::TYPE` placeholders, as asyncpg prepares them."""
-    return Compiler(postgresql.asyncpg.dialect())
+    return Compiler(postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
 
 
 def sqlite_compiler() -> Compiler:
