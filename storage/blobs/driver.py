@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+#: Told of every call to the store: operation (get, head, put, part, ...), seconds, outcome (ok, absent, retried,
+#: failed). May be called from any thread.
+Observe = Callable[[str, float, str], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
