@@ -1,5 +1,7 @@
 """Settings of the store and the database: sections `[database]`, `[blobs]` and `[s3]`."""
 
+from typing import Literal
+
 import msgspec
 
 from tenure.core.units import parse_duration, parse_size
@@ -57,7 +59,7 @@ class BlobsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: file:///path or s3://bucket/prefix; empty: blobs/ in the data directory
     url: str = ""
     #: send clients to the store with a signed URL: auto (only where s3.public_endpoint is set), on, off
-    redirect: str = "auto"
+    redirect: Literal["auto", "on", "off"] = "auto"
     #: memory that all running uploads and downloads together may hold
     memory_budget: Size = size("128MiB")
     #: how long a request may wait for a store that does not answer before it fails with 503
@@ -69,26 +71,31 @@ class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     #: URL of the store; empty: AWS
     endpoint: str = ""
+    #: region of the bucket; most stores other than AWS take any
     region: str = "us-east-1"
-    #: put the bucket in the path, as most stores other than AWS want: auto, on, off
-    path_style: str = "auto"
+    #: put the bucket in the path, as most stores other than AWS want; auto: with an endpoint
+    path_style: Literal["auto", "on", "off"] = "auto"
     #: the endpoint under which clients reach the store; switches redirects on
     public_endpoint: str = ""
     #: empty: the standard chain (environment, web identity, profile, instance)
     access_key: str = ""
+    #: belongs to access_key
     secret_key: Secret = Secret("")
+    #: only with temporary credentials
     session_token: Secret = Secret("")
-    #: server-side encryption: empty, AES256 or aws:kms
-    sse: str = ""
+    #: server-side encryption
+    sse: Literal["", "AES256", "aws:kms"] = ""
+    #: key for sse = aws:kms; empty: the bucket's own
     sse_key_id: str = ""
     #: certificate authority that signed the endpoint's certificate
     ca_file: str = ""
-    #: integrity headers: auto (required ones on other stores than AWS), when_required, when_supported
-    checksum_mode: str = "auto"
+    #: integrity headers; auto: only the required ones on other stores than AWS
+    checksum_mode: Literal["auto", "when_required", "when_supported"] = "auto"
     #: size of a multipart part
     part_size: Size = size("8MiB")
     #: parts of one upload in flight at once
     parts_in_flight: int = 4
+    #: connections a process holds to the store at most
     max_connections: int = 64
     #: life of a signed URL
     presign_ttl: Duration = duration("1h")

@@ -1,0 +1,1 @@
+"""One frozen tree of settings, composed of the parts that each layer defines for itself."""
