@@ -103,6 +103,24 @@ class UploadBusy(UploadInvalid):
     status = 409
 
 
+class BodyTooLarge(BadRequest):
+    """the body is larger than this address takes"""
+
+    code, status = "SIZE_INVALID", 413
+
+
+class MediaTypeUnsupported(BadRequest):
+    """the body must be sent as application/json"""
+
+    status = 415
+
+
+class IdempotencyMismatch(BadRequest):
+    """this Idempotency-Key was used for another request; a new request needs a new key"""
+
+    code, status = "IDEMPOTENCY_MISMATCH", 422
+
+
 class RangeNotSatisfiable(BadRequest):
     """the range lies outside the blob"""
 
