@@ -5,6 +5,7 @@ import json
 
 import pytest
 import sqlalchemy as sa
+
 from helpers.images import (
     SOMEBODY,
     config_of,
@@ -16,7 +17,6 @@ from helpers.images import (
     put_blob,
     put_image,
 )
-
 from tenure.core import media
 from tenure.core.chain import chain_ids
 from tenure.core.clock import DAY
@@ -118,9 +118,7 @@ async def test_layers_that_arrive_while_their_sparse_image_is_pushed_are_never_m
         repository = f"race/{number}"
         await put_blob(db, repository, b"{}")
         made = image(b"{}", [b"meanwhile"])
-        await asyncio.gather(
-            push(db, repository, made, allow_missing="all"), put_blob(db, repository, b"meanwhile")
-        )
+        await asyncio.gather(push(db, repository, made, allow_missing="all"), put_blob(db, repository, b"meanwhile"))
     assert await db.one(sa.select(manifest_blobs.c.digest).where(manifest_blobs.c.absent > 0)) is None
 
 
@@ -170,9 +168,7 @@ async def test_the_media_type_of_stored_bytes_cannot_be_changed(db: Database) ->
     from tenure.storage.meta.push import PushRequest, push_manifest
 
     def request(content_type: str) -> PushRequest:
-        return PushRequest(
-            "app", Digest.of(payload), payload, parse_manifest(payload, content_type), (), "index", DAY
-        )
+        return PushRequest("app", Digest.of(payload), payload, parse_manifest(payload, content_type), (), "index", DAY)
 
     await push_manifest(db, request(media.OCI_MANIFEST), SOMEBODY)
     with pytest.raises(ManifestInvalid):
