@@ -18,8 +18,9 @@ class GcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     poll: Duration = duration("5s")
     #: how often condemned bytes are removed, and abandoned uploads and expired keys looked for
     sweep: Duration = duration("30s")
-    #: objects removed in one round, and how many of them at once
+    #: objects removed in one round
     delete_batch: int = 200
+    #: how many of them at once
     delete_parallel: int = 8
     #: how long the removal of one object may take before another process may try it too
     delete_claim: Duration = duration("10m")

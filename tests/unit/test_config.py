@@ -94,14 +94,14 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(tmp_path: Path, text: str
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="absent.toml cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read: No such file"):
         load(tmp_path / "absent.toml", environment={})
 
 
 def test_an_unknown_variable_is_an_error_but_those_of_tests_and_client_are_not(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     load(path, environment={"TENURE_TEST_PG_BIN": "/x", "TENURE_SERVER": "http://x", "HOME": "/"})
-    with pytest.raises(ConfigError, match="unknown variable TENURE_SERVER_LISTN .* TENURE_SERVER_LISTEN$"):
+    with pytest.raises(ConfigError, match=r"unknown variable TENURE_SERVER_LISTN .* TENURE_SERVER_LISTEN$"):
         load(path, environment={"TENURE_SERVER_LISTN": "x"})
 
 
@@ -184,8 +184,9 @@ def test_every_setting_is_read_somewhere() -> None:
 def test_config_check_prints_values_with_their_places_and_no_secret(tmp_path: Path) -> None:
     environment = {name: text for name, text in os.environ.items() if not name.startswith("TENURE_")}
     environment |= {"TENURE_S3_ACCESS_KEY": "id", "TENURE_S3_SECRET_KEY": "hush", "TENURE_SERVER_MAX_REQUESTS": "9"}
+    path = write(tmp_path, '[log]\nlevel = "debug"\n')
     ran = subprocess.run(
-        [sys.executable, "-m", "tenure", "config", "check", "--config", str(write(tmp_path, '[log]\nlevel = "debug"\n'))],
+        [sys.executable, "-m", "tenure", "config", "check", "--config", str(path)],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "max_requests = 9" in ran.stdout and "environment TENURE_SERVER_MAX_REQUESTS" in ran.stdout

@@ -1,7 +1,9 @@
-"""docs/configuration.md out of the structs: `python -m tenure.config.document > docs/configuration.md`."""
+"""docs/configuration.md out of the structs: `python -m tenure.config.document docs/configuration.md`."""
 
 import inspect
+import sys
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -70,4 +72,4 @@ def _type(name: str, kind: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(render(), end="")
+    Path(sys.argv[1]).write_text(render(), encoding="utf-8")

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -28,7 +28,7 @@ def resolve(settings: Settings, environment: Mapping[str, str]) -> Settings:
         settings,
         server=replace(settings.server, data_dir=str(path)),
         database=replace(settings.database, url=settings.database.url or f"sqlite:///{path / 'tenure.db'}"),
-        blobs=replace(settings.blobs, url=settings.blobs.url or f"file://{path / 'blobs'}"),
+        blobs=replace(settings.blobs, url=settings.blobs.url or f"file://{quote(str(path / 'blobs'))}"),
     )
 
 
