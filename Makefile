@@ -1,0 +1,81 @@
+# Everything one does with Tenure. Needs python3 (3.11 or newer) with venv and pip; what more a target
+# needs, its line in `make help` says. PY=python3.13 picks the interpreter, ARGS=... goes to the program run.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PY ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# Python packages only from locks with hashes, and nothing outside them.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+EDITABLE = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+.PHONY: help run test check format e2e e2e-all conformance safety safety-ci bench docs lock clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+run: $(VENV)/.ok-run ## serve on 127.0.0.1:5000 with SQLite and a folder (.run/data)
+	@$(BIN)/tenure serve --data-dir .run/data $(ARGS)
+
+test: $(VENV)/.ok-dev ## all tests, on real Postgres and SeaweedFS that come as Python packages
+	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not slow" $(ARGS)
+
+check: $(VENV)/.ok-dev ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd src && ../$(BIN)/mypy --config-file ../pyproject.toml -p tenure
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ok-dev ## rewrite the sources in house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+e2e: $(VENV)/.ok-dev ## real clients against a real process; needs docker, dockerd and skopeo, and root
+	$(BIN)/pytest tests/e2e -m "e2e and not slow" $(ARGS)
+
+e2e-all: $(VENV)/.ok-dev ## the long form of e2e too
+	$(BIN)/pytest tests/e2e -m e2e $(ARGS)
+
+conformance: $(VENV)/.ok-dev ## the official OCI suite on both profiles; needs Go, or takes it as a Python package
+	$(BIN)/python conformance/run.py $(ARGS)
+
+safety: $(VENV)/.ok-dev ## the safety tests with many examples (an hour or more)
+	TENURE_TEST_EXAMPLES=2000 $(BIN)/pytest tests/safety --timeout 3600 $(ARGS)
+
+safety-ci: $(VENV)/.ok-dev ## the same with some more than in `make test`
+	TENURE_TEST_EXAMPLES=150 $(BIN)/pytest tests/safety -n 2 --dist loadfile --timeout 900 $(ARGS)
+
+bench: $(VENV)/.ok-dev ## costs beside distribution v3, in one run; needs Go
+	$(BIN)/python bench/run.py $(ARGS)
+
+docs: $(VENV)/.ok-dev ## pages made from the code: configuration, schema, API
+	$(BIN)/python -m tenure.config.document docs/configuration.md
+
+lock: ## both lock files anew; takes uv as a Python package
+	$(PY) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-lock/bin/uv lock --quiet --upgrade
+	$(VENV)-lock/bin/uv export --quiet --frozen --no-dev --group build --no-emit-project --no-annotate --no-header -o requirements.lock
+	$(VENV)-lock/bin/uv export --quiet --frozen --group test --group build --group dev --no-emit-project --no-annotate --no-header -o requirements-dev.lock
+	rm -rf $(VENV)-lock
+	@! grep -n '://' requirements.lock requirements-dev.lock || { echo "a lock file names a host" >&2; exit 1; }
+
+clean: ## remove what the targets made, data of `make run` excepted
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Tenure needs Python 3.11 or newer; PY=python3.13 make ... picks one" >&2; exit 1; }
+	@$(PY) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PY) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.ok-run: requirements.lock pyproject.toml | $(BIN)/python
+	@test -e $(VENV)/.ok-dev -a $(VENV)/.ok-dev -nt requirements.lock || $(INSTALL) -r requirements.lock
+	@$(EDITABLE)
+	@touch $@
+
+$(VENV)/.ok-dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	@$(INSTALL) -r requirements-dev.lock
+	@$(EDITABLE)
+	@touch $@
