@@ -44,7 +44,7 @@ _TO_LIVE = (
 _CONDEMN = (
     sa.update(objects)
     .values(state=4, next_try=bindparam("now"), changed_at=bindparam("now"))
-    .where(objects.c.id == bindparam("object"), objects.c.state.in_([1, 2]))
+    .where(objects.c.id == bindparam("object"), objects.c.state <= 2)
 )
 _NEW_BLOB = insert(blobs).on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.id)
 _KNOWN = sa.select(blobs.c.id, blobs.c.damaged, blobs.c.object_id).where(blobs.c.digest == bindparam("content"))

@@ -41,7 +41,7 @@ class Reason:
     """One reason. `binds_people` False: it stops automation, not a person's delete."""
 
     manifest_id: int
-    kind: str  # tag, parent, subject, lease, or a HoldKind in lower case
+    kind: str  # tag, parent, subject, push, or a HoldKind in lower case
     source: str
     until: int | None
     binds_people: bool
@@ -54,7 +54,7 @@ class Reason:
             return f"index {self.source} lists it"
         if self.kind == "subject":
             return f"it refers to {self.source}, which is live"
-        if self.kind == "lease":
+        if self.kind == "push":
             return "it was pushed a short while ago"
         return f"{self.kind.replace('_', ' ')}: {self.source}"
 
@@ -99,5 +99,5 @@ async def reasons(session: Session, manifest_ids: Sequence[int]) -> list[Reason]
         hold = HoldKind(row["kind"])
         found.append(Reason(row["manifest_id"], hold.name.lower(), row["source"], row["expires_at"], hold.binds_people))
     for row in await session.all(_LEASES, timed):
-        found.append(Reason(row["id"], "lease", "push", row["lease_until"], False))
+        found.append(Reason(row["id"], "push", "push", row["lease_until"], False))
     return found

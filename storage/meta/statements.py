@@ -5,6 +5,7 @@ their values by column name; other parameters are `bindparam("name")`, whose nam
 the statement sets. Lists go through `any_of`, the one construct whose SQL differs between the databases.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from sqlalchemy.sql.elements import ColumnElement
 
 Statement = sa.sql.expression.ClauseElement
 Params = Mapping[str, Any]
+
+_LIST = re.compile(r"IN \(/\*(\w+)\*/\)")
 
 insert = postgresql.insert  # its ON CONFLICT compiles for SQLite too
 
@@ -63,12 +66,18 @@ def _time_sqlite(element: database_time, compiler: Any, **kw: Any) -> str:
 
 
 class Compiled:
-    """The text of one statement on one dialect and the parameters it takes."""
+    """The text of one statement on one dialect and the parameters it takes.
+
+    `lists` names the brackets of `any_of` that SQLite's executor fills; `tells_time` is True where a column
+    is the database's clock.
+    """
 
     def __init__(self, text: str, names: Sequence[str], defaults: Params) -> None:
         self.text = text
         self.names = tuple(names)
         self.defaults = dict(defaults)
+        self.lists = tuple(dict.fromkeys(_LIST.findall(text)))
+        self.tells_time = " AS db_now" in text
 
     def values(self, params: Params) -> list[Any]:
         """The parameters in the order of the text; KeyError for one that is missing."""
@@ -96,6 +105,8 @@ class Compiler:
         if isinstance(statement, sa.Insert) and not statement._values and statement.select is None:
             columns = [key for key in keys if key in statement.table.c]
         compiled: Any = statement.compile(dialect=self._dialect, column_keys=columns)
+        if "[POSTCOMPILE_" in str(compiled):
+            raise TypeError("a list in a statement is written any_of(column, name), not column.in_(...)")
         required = {name for name, bind in compiled.binds.items() if bind.required}
         defaults = {name: value for name, value in compiled.params.items() if name not in required}
         names = compiled.positiontup if self._dialect.positional else list(compiled.params)

@@ -138,7 +138,7 @@ async def test_c22_a_push_a_second_ago_does_not_bind_the_person_who_deletes_it(d
         assert row is not None
         return {reason.kind for reason in await reasons(session, [row["id"]])}
 
-    assert await db.transact(ask) == {"tag", "lease"}
+    assert await db.transact(ask) == {"tag", "push"}
     await delete(db, made.digest)
 
 

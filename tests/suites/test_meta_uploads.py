@@ -187,6 +187,7 @@ async def test_a_promise_is_written_only_below_half_a_lease(db: Database) -> Non
     async def sweep(session: Session) -> None:
         await session.run(sa.delete(repo_blobs))
 
-    await db.transact(sweep)
     db.clock_offset = 3 * DAY  # type: ignore[attr-defined]
-    assert not await keep_promise(db, renewed, DAY)
+    swept = await find_blob(db, "app", DIGEST)
+    await db.transact(sweep)
+    assert swept is not None and not await keep_promise(db, swept, DAY)
