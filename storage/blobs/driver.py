@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-#: Told of every call to the store: operation (get, head, put, part, ...), seconds, outcome (ok, absent, retried,
-#: failed). May be called from any thread.
+#: Told of every call to the store: operation (a name out of a small closed set), seconds, outcome (ok, absent,
+#: retried, failed). Called from any thread.
 Observe = Callable[[str, float, str], None]
 
 
