@@ -188,7 +188,8 @@ async def move_tag(
         current = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
         if if_version is not None and if_version != (current["version"] if current else 0):
             raise PreconditionFailed(f"tag {tag} is at version {current['version'] if current else 0} now")
-        await set_tag(session, origin, repository, repo_id, tag, target["id"], digest, cause="retag")
+        if await set_tag(session, origin, repository, repo_id, tag, target["id"], digest, cause="retag"):
+            await emit(session, origin, "push", repository, {"tag": tag, "digest": str(digest)})
         await audit(session, origin, action="tag.move", repository=repository, target=tag,
                     detail={"digest": str(digest)})  # fmt: skip
 

@@ -1,0 +1,114 @@
+"""Reads what a request says beside its path: query, headers, body. Everything unknown is refused by name."""
+
+import re
+from typing import Any
+from urllib.parse import unquote_plus
+
+import msgspec
+from aiohttp import web
+
+from tenure.api.route import Query, Route
+from tenure.core.errors import BadRequest, BodyTooLarge, MediaTypeUnsupported
+from tenure.core.media import bare
+
+MAX_BODY = 1 << 20  # bytes
+_MAX_PAIRS = 100
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `(.*)`)?\Z", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `(.*)`)?\Z", re.DOTALL)
+_KEY = re.compile(r"[!-~]{1,255}\Z")
+_ENTITY_TAG = re.compile(r'(?:W/)?"[!#-~]*"')
+
+
+def read_query(route: Route, raw: str) -> Query:
+    """The query as the route's type. BadRequest for unknown, repeated or ill-formed parameters."""
+    said: dict[str, str] = {}
+    pairs = [pair for pair in raw.split("&") if pair]
+    if len(pairs) > _MAX_PAIRS:
+        raise BadRequest(f"a query may have {_MAX_PAIRS} parameters at most")
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
+            (name + value).encode()
+        except UnicodeError:
+            raise BadRequest("the query is not percent-encoded UTF-8") from None
+        if name in said:
+            raise BadRequest(f"the query parameter {_short(name)} is given twice")
+        said[name] = value
+    try:
+        return msgspec.convert(said, route.query, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(_sentence("query parameter", str(error))) from None
+
+
+async def read_body(route: Route, request: web.Request) -> tuple[bytes, Any]:
+    """The body's bytes and its value as the route's type.
+
+    BodyTooLarge beyond 1 MiB however it is framed, MediaTypeUnsupported for anything but plain JSON,
+    BadRequest for what does not fit the type.
+    """
+    if route.body is None:
+        if request.body_exists and await _at_most(request, 0):
+            raise BadRequest("this address takes no body")
+        return b"", None
+    if bare(request.headers.get("Content-Type", "")) != "application/json":
+        raise MediaTypeUnsupported()
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise MediaTypeUnsupported("the body must not be compressed")
+    raw = await _at_most(request, MAX_BODY)
+    if len(raw) > MAX_BODY:
+        raise BodyTooLarge(f"a body may have {MAX_BODY} bytes at most")
+    try:
+        return raw, msgspec.json.decode(raw, type=route.body)
+    except msgspec.ValidationError as error:
+        raise BadRequest(_sentence("field", str(error))) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise BadRequest(f"the body is not valid JSON: {_short(str(error))}") from None
+
+
+def read_idempotency_key(request: web.Request) -> str | None:
+    """The Idempotency-Key, or None; BadRequest for one that is not 1 to 255 printable ASCII characters."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.match(key):
+        raise BadRequest("an Idempotency-Key has 1 to 255 printable ASCII characters without blanks")
+    return key
+
+
+def read_condition(request: web.Request, name: str) -> list[str] | None:
+    """The entity tags of If-Match or If-None-Match (RFC 9110 13.1), `["*"]`, or None where it is absent."""
+    lines = request.headers.getall(name, None)
+    if lines is None:
+        return None
+    said = ", ".join(lines).strip()
+    if said == "*":
+        return ["*"]
+    found = _ENTITY_TAG.findall(said)
+    if not found or re.sub(r"[,\s]", "", _ENTITY_TAG.sub("", said)):
+        raise BadRequest(f'{name} takes entity tags in double quotes, as the ETag header gives them, or "*"')
+    return found
+
+
+async def _at_most(request: web.Request, limit: int) -> bytes:
+    # One byte more than allowed is read, so that the caller sees that there was more.
+    taken = bytearray()
+    while len(taken) <= limit:
+        piece = await request.content.read(limit + 1 - len(taken))
+        if not piece:
+            break
+        taken += piece
+    return bytes(taken)
+
+
+def _sentence(noun: str, error: str) -> str:
+    for pattern, verb in ((_UNKNOWN, "is not known here"), (_MISSING, "is missing")):
+        found = pattern.match(error)
+        if found:
+            where = f" in {found[2]}" if found[2] else ""
+            return f"the {noun} {_short(found[1])}{where} {verb}"
+    text, _, where = error.partition(" - at `")
+    name = where.rstrip("`").removeprefix("$.").removeprefix("$")
+    return f"the {noun} {_short(name)}: {_short(text)}" if name else f"the body: {_short(text)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."
