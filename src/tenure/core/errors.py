@@ -37,6 +37,10 @@ class TenureError(Exception):
         super().__init__(self.message)
 
 
+class DatabaseUrlInvalid(TenureError):
+    """database.url must be sqlite:///path or postgresql://user:password@host/name"""
+
+
 class BadRequest(TenureError):
     """the request cannot be understood"""
 
