@@ -45,7 +45,7 @@ def main() -> int:
     try:
         program = install(suite.SUITE)
         runs = list(_runs(program, asked))
-    except (NotServing, suite.SuiteFailed, subprocess.SubprocessError) as error:
+    except (NotServing, suite.SuiteFailed, subprocess.SubprocessError, RuntimeError) as error:
         print(f"conformance could not run: {error}", file=sys.stderr)
         return 2
     if asked.record:
