@@ -268,8 +268,8 @@ Index(None, tags.c.manifest_id)
 trashed_tags = Table(
     "trashed_tags", metadata,
     Column("repo_id", Big, nullable=False),
-    Column("name", Name, primary_key=True),
     Column("manifest_id", Big, ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Name, primary_key=True),
     Column("trash", SmallInteger, nullable=False),
     Column("trash_batch", Big),
     Column("trashed_at", Big),

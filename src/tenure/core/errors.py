@@ -41,6 +41,10 @@ class DatabaseUrlInvalid(TenureError):
     """database.url must be sqlite:///path or postgresql://user:password@host/name"""
 
 
+class SchemaMismatch(TenureError):
+    """the database does not have the schema of this program"""
+
+
 class BadRequest(TenureError):
     """the request cannot be understood"""
 

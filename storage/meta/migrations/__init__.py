@@ -1,0 +1,1 @@
+"""Revisions of the schema, applied in order by `tenure.storage.meta.migrate`."""

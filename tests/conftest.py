@@ -1,0 +1,3 @@
+"""Fixtures of the whole suite live in plugins beside their parts."""
+
+pytest_plugins = ["helpers.databases", "helpers.s3"]
