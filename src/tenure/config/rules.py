@@ -89,7 +89,7 @@ def _server(settings: Settings) -> list[tuple[str, str]]:
 
 def _stores(settings: Settings) -> list[tuple[str, str]]:
     found = [
-        ("database.url", _scheme(settings.database.url, ("sqlite:///", "postgresql://"))),
+        ("database.url", _scheme(settings.database.url, ("sqlite:///", "postgresql://", "postgres://"))),
         ("blobs.url", _scheme(settings.blobs.url, ("file:///", "s3://"))),
         ("database.pool_size", "must be at least 1" if settings.database.pool_size < 1 else ""),
         ("s3.parts_in_flight", "must be at least 1" if settings.s3.parts_in_flight < 1 else ""),

@@ -1,0 +1,63 @@
+"""`tenure serve` and `tenure migrate`."""
+
+import asyncio
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tenure.app.ownership import AlreadyOwned, owned
+from tenure.app.run import CannotServe, serve_until_asked
+from tenure.cli.options import NO_FLAGS, Flags, settings
+from tenure.config.rules import sqlite_path
+from tenure.core.errors import TenureError
+from tenure.obs import log
+from tenure.storage.meta.engine import open_database
+from tenure.storage.meta.migrate import migrate as apply_migrations
+from tenure.storage.meta.migrate import pending
+
+
+def serve(flags: Flags = NO_FLAGS) -> int:
+    """Serve the registry, by default with SQLite and a folder.
+
+    Runs until SIGTERM or SIGINT; then running requests may finish for up to server.drain.
+    """
+    chosen = settings(flags).settings
+    log.configure(chosen.log)
+    path = sqlite_path(chosen)
+    try:
+        with owned(path.parent) if path else nullcontext():
+            return asyncio.run(serve_until_asked(chosen))
+    except (AlreadyOwned, CannotServe, TenureError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def migrate(
+    flags: Flags = NO_FLAGS, *, plan: Annotated[bool, Parameter(help="Only list what would be applied.")] = False
+) -> int:
+    """Bring the database to this version's schema. `tenure serve` does the same when it starts."""
+    chosen = settings(flags).settings
+
+    async def planned() -> list[str]:
+        database = await open_database(chosen.database, Path(chosen.server.data_dir) / "tenure.db")
+        try:
+            return await pending(database)
+        finally:
+            await database.close()
+
+    async def applied() -> list[str]:
+        return await apply_migrations(chosen.database.url, retry_for=chosen.database.retry_for)
+
+    try:
+        revisions = asyncio.run(planned() if plan else applied())
+    except TenureError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for revision in revisions:
+        print(f"{'would apply' if plan else 'applied'} {revision}")
+    if not revisions:
+        print("the schema is current")
+    return 0
