@@ -25,7 +25,7 @@ class AdminContext:
     access: Access
     identify: Callable[[web.BaseRequest], Awaitable[Origin]]
     trash: int
-    ready: Callable[[], Awaitable[dict[str, Any]]]
+    ready: Callable[[], dict[str, Any]]
     metrics: Callable[[], tuple[bytes, str]]
     #: on DELETE of a child of a live index: False refuses, True severs it from the index
     sever_children: bool = False

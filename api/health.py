@@ -15,7 +15,7 @@ def add_health_routes(app: web.Application, context: AdminContext) -> None:
         return web.Response(body=b'{"live":true}', headers=_JSON)
 
     async def ready(request: web.Request) -> web.Response:
-        found = await context.ready()
+        found = context.ready()
         status = 200 if found.get("ready", False) else 503
         return web.Response(status=status, body=msgspec.json.encode(found), headers=_JSON)
 

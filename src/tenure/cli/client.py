@@ -64,7 +64,10 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Do the operation `name`, with `params` in its path; its answer as the route's answer type. Raises Refused, Unreachable."""
+        """Do the operation `name` with `params` in its path; its answer as the route's answer type.
+
+        Raises Refused, Unreachable.
+        """
         route = _ROUTES[name]
         path = route.path.format(**{key: quote(value, safe="") for key, value in params.items()})
         said = {key: _text(value) for key, value in (query or {}).items() if value is not None}
