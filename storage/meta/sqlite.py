@@ -229,7 +229,8 @@ class SqliteDatabase:
             raise StorageUnavailable(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 is the oldest that works")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = await self._in_thread(connect, self.path, wait=_WRITER_WAIT)
+            wait = min(_WRITER_WAIT, self._retry_for / 1_000_000)
+            self._writer = await self._in_thread(connect, self.path, wait=wait)
             self._reader = connect(self.path, wait=_READER_WAIT)
             self._reader.execute("PRAGMA query_only=ON")
         except (OSError, sqlite3.Error) as error:
