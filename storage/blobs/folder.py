@@ -20,7 +20,7 @@ from tenure.core.errors import BlobUnknown, StorageUnavailable, TenureError, Upl
 from tenure.core.ids import new_ulid
 from tenure.storage.blobs.budget import MemoryBudget
 from tenure.storage.blobs.driver import Capabilities, Journal, ObjectInfo, Observe, Progress, Writer
-from tenure.storage.blobs.durable import FULL, prepare, refusals_as_sentences, sync_folder
+from tenure.storage.blobs.durable import FULL, prepare, refusals_as_sentences, sync_folder, write_all
 from tenure.storage.blobs.folder_writer import FolderWriter
 
 T = TypeVar("T")
@@ -206,7 +206,7 @@ def _prove(root: Path) -> None:
             step = "lock files in"
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             step = "write to files in"
-            os.write(fd, bytes(4096))
+            write_all(fd, [bytes(4096)], 0)
             step = "put files on disk in"
             os.fsync(fd)
         finally:

@@ -77,7 +77,7 @@ class S3Driver:
         await self.client.close()
 
     def writer(self, progress: Progress, journal: Journal) -> Writer:
-        return S3Writer(self.client, self.budget, progress, journal, name=self.object_name, fetch=self.read)
+        return S3Writer(self.client, self.budget, progress, journal, name=self.object_name, fetch=self._pieces)
 
     def object_name(self, key: str) -> str:
         """The name of an object in the bucket."""

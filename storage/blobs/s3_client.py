@@ -5,6 +5,7 @@ StorageUnavailable for everything else. The sentence in it is fit for clients; t
 """
 
 import asyncio
+import functools
 import io
 import random
 import time
@@ -23,6 +24,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.loaders import create_loader
 
 from tenure.core.clock import SECOND
 from tenure.core.errors import StorageUnavailable
@@ -73,21 +75,10 @@ class BucketClient:
     @classmethod
     async def open(cls, bucket: str, settings: S3Settings, retry_for: int, observe: Observe | None = None) -> Self:
         """`retry_for` in microseconds. Talks to nobody yet; StorageUnavailable when there are no credentials."""
-        session = get_session()
+        session = new_session()
         resources = AsyncExitStack()
         try:
-            client = await resources.enter_async_context(
-                session.create_client(
-                    "s3",
-                    region_name=settings.region,
-                    endpoint_url=settings.endpoint or None,
-                    aws_access_key_id=settings.access_key or None,
-                    aws_secret_access_key=str(settings.secret_key) or None,
-                    aws_session_token=str(settings.session_token) or None,
-                    verify=settings.ca_file or None,
-                    config=client_config(settings, bucket),
-                )
-            )
+            client = await resources.enter_async_context(connect(session, bucket, settings))
         except (BotoCoreError, ValueError) as error:
             raise StorageUnavailable(f"the section [s3] of the settings cannot be used: {error}") from error
         opened = cls(client, session, bucket, settings, retry_for, observe)
@@ -162,6 +153,33 @@ class BucketClient:
         if self.settings.sse_key_id:
             said["SSEKMSKeyId"] = self.settings.sse_key_id
         return said
+
+
+def connect(session: AioSession, bucket: str, settings: S3Settings) -> Any:
+    """An asynchronous context whose value is aiobotocore's client for S3."""
+    return session.create_client(
+        "s3",
+        region_name=settings.region,
+        endpoint_url=settings.endpoint or None,
+        aws_access_key_id=settings.access_key or None,
+        aws_secret_access_key=str(settings.secret_key) or None,
+        aws_session_token=str(settings.session_token) or None,
+        # Without TLS there is no point in loading certificates.
+        verify=settings.ca_file or (False if settings.endpoint.startswith("http://") else None),
+        config=client_config(settings, bucket),
+    )
+
+
+@functools.cache
+def _models() -> Any:
+    return create_loader()
+
+
+def new_session() -> AioSession:
+    """A session that shares the descriptions of the service, which take long to read."""
+    session = get_session()
+    session.register_component("data_loader", _models())
+    return session
 
 
 def client_config(settings: S3Settings, bucket: str) -> AioConfig:

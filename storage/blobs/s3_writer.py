@@ -42,7 +42,8 @@ class _UploadGone(UploadUnknown):
 
 
 class S3Writer:
-    """Fulfils Writer. `name` turns a key into the object's name; `fetch` reads a tail object back."""
+    """Fulfils Writer. `name` turns a key into the object's name; `fetch` reads [start, end) of a tail object back,
+    into memory that is already charged."""
 
     def __init__(
         self,

@@ -22,7 +22,9 @@ class Fault:
     status: int = 0
     #: seconds before the request is passed on
     delay: float = 0.0
-    #: cut the connection after so many bytes of the answer; 0: the answer is lost although the server acted
+    #: the server acts, nobody hears of it
+    silent: bool = False
+    #: cut the connection after so many bytes of the answer's body
     reset_after: int | None = None
     #: cut the connection after so many bytes of the request, which the server never sees whole
     reset_request_after: int | None = None
@@ -33,7 +35,7 @@ class Fault:
 
     @classmethod
     def lose_answer(cls) -> "Fault":
-        return cls(reset_after=0)
+        return cls(silent=True)
 
 
 @dataclass(slots=True)
@@ -124,9 +126,9 @@ async def _answer(head: bytes, reader: asyncio.StreamReader, writer: asyncio.Str
         answer = await reader.readuntil(b"\r\n\r\n")
     bodiless = head.startswith(b"HEAD ") or answer[9:12] in (b"204", b"304")
     length = 0 if bodiless else _content_length(answer, default=-1)
+    if fault.silent:
+        return False
     if fault.reset_after is not None:
-        if fault.reset_after == 0:
-            return False
         writer.write(answer)
         await _pipe(reader, writer, fault.reset_after)
         await writer.drain()

@@ -14,17 +14,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
-from tenure.storage.blobs.s3_client import client_config
+from tenure.storage.blobs.s3_client import connect, new_session
 from tenure.storage.settings import S3Settings, Secret
 
 #: `await s3_bucket()` or `await s3_bucket(versioned=True)` -> the value for blobs.url.
@@ -70,21 +69,29 @@ def s3_settings(s3_server: S3Server) -> S3Settings:
 @pytest.fixture
 async def s3_bucket(s3_server: S3Server) -> AsyncIterator[BucketFactory]:
     """A factory of fresh buckets, which are removed after the test."""
-    made: list[str] = []
-    settings = s3_server.settings
-    async with _client(settings) as client:
-
-        async def make(*, versioned: bool = False) -> str:
-            if s3_server.url and not versioned:
-                return f"{s3_server.url.rstrip('/')}/{uuid4().hex}"
-            bucket = f"tenure-{uuid4().hex}"
-            await create_bucket(s3_server, bucket, versioned=versioned)
-            made.append(bucket)
-            return f"s3://{bucket}/registry"
-
+    async with fresh_buckets(s3_server) as make:
         yield make
-        for bucket in made:
-            await empty_bucket(client, bucket)
+
+
+@asynccontextmanager
+async def fresh_buckets(server: S3Server) -> AsyncIterator[BucketFactory]:
+    """The same for other scopes."""
+    made: list[str] = []
+
+    async def make(*, versioned: bool = False) -> str:
+        if server.url and not versioned:
+            return f"{server.url.rstrip('/')}/{uuid4().hex}"
+        bucket = f"tenure-{uuid4().hex}"
+        await create_bucket(server, bucket, versioned=versioned)
+        made.append(bucket)
+        return f"s3://{bucket}/registry"
+
+    try:
+        yield make
+    finally:
+        async with _client(server.settings) as client:
+            for bucket in made:
+                await empty_bucket(client, bucket)
 
 
 async def empty_bucket(client: Any, bucket: str) -> None:
@@ -103,14 +110,7 @@ async def empty_bucket(client: Any, bucket: str) -> None:
 
 
 def _client(settings: S3Settings) -> Any:
-    return get_session().create_client(
-        "s3",
-        region_name=settings.region,
-        endpoint_url=settings.endpoint or None,
-        aws_access_key_id=settings.access_key,
-        aws_secret_access_key=str(settings.secret_key),
-        config=client_config(settings, ""),
-    )
+    return connect(new_session(), "", settings)
 
 
 @contextmanager
