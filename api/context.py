@@ -17,7 +17,8 @@ class AdminContext:
     """The stores, the access check and what the health addresses tell.
 
     `trash` is how long deleted things stay restorable, microseconds. `ready` answers with a dictionary whose
-    `ready` says whether to send traffic here; `metrics` with a body and its content type.
+    `ready` says whether to send traffic here; `metrics` with a body and its content type, None where /metrics
+    is not to be found.
     """
 
     db: Database
@@ -26,6 +27,6 @@ class AdminContext:
     identify: Callable[[web.BaseRequest], Awaitable[Origin]]
     trash: int
     ready: Callable[[], dict[str, Any]]
-    metrics: Callable[[], tuple[bytes, str]]
+    metrics: Callable[[], tuple[bytes, str]] | None
     #: on DELETE of a child of a live index: False refuses, True severs it from the index
     sever_children: bool = False

@@ -20,6 +20,8 @@ def add_health_routes(app: web.Application, context: AdminContext) -> None:
         return web.Response(status=status, body=msgspec.json.encode(found), headers=_JSON)
 
     async def metrics(request: web.Request) -> web.Response:
+        if context.metrics is None:
+            raise web.HTTPNotFound
         body, content_type = context.metrics()
         return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
