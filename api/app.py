@@ -23,6 +23,7 @@ def make_admin_app(context: AdminContext, routes: Sequence[Route] = ROUTES) -> w
     app = web.Application()
     dispatcher = Dispatcher(context, routes, PREFIX)
     app.router.add_route("*", PREFIX, dispatcher.handle)
-    app.router.add_route("*", PREFIX + "/{tail:.*}", dispatcher.handle)
+    # Not `.*`: aiohttp matches what it has decoded, and a newline must not lead past us.
+    app.router.add_route("*", PREFIX + r"/{tail:[\s\S]*}", dispatcher.handle)
     add_health_routes(app, context)
     return app

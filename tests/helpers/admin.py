@@ -26,6 +26,8 @@ from tenure.storage.blobs.folder import FolderDriver
 from tenure.storage.meta import records, tables
 from tenure.storage.meta.database import Database
 
+#: the repository team/app
+APP = "/repositories/team%2Fapp"
 TESTER = Origin(actor="tester", address="127.0.0.1", request_id="request-1", user_agent="tests")
 
 
@@ -62,6 +64,16 @@ class Admin:
         if json_body is not None:
             said.append(("Content-Type", "application/json"))
             content = json.dumps(json_body).encode()
+        return Told(await exchange(self.address, method, target, said, sent=content))
+
+    async def send(
+        self, method: str, path: str, content: bytes, headers: Mapping[str, str], *, chunked: bool = False
+    ) -> "Told":
+        """One request with exactly this body."""
+        target, said = "/api/v1" + path, list(headers.items())
+        if chunked:
+            pieces = [content[at : at + 65536] for at in range(0, len(content), 65536)]
+            return Told(await exchange(self.address, method, target, said, chunks=pieces))
         return Told(await exchange(self.address, method, target, said, sent=content))
 
 

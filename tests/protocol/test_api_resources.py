@@ -4,13 +4,11 @@ import json
 
 import sqlalchemy as sa
 
-from helpers.admin import Admin, changed, dump, segment, store
+from helpers.admin import APP, Admin, changed, dump, segment, store
 from helpers.images import config_of, image, index, push, put_blob, put_image
 from tenure.core import media
 from tenure.core.digest import Digest
 from tenure.storage.meta.tables import blobs, objects
-
-APP = "/repositories/" + segment("team/app")
 
 
 async def test_repositories_are_listed_by_name_and_prefix(admin: Admin) -> None:
