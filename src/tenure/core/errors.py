@@ -117,6 +117,12 @@ class BodyTooLarge(BadRequest):
     code, status = "SIZE_INVALID", 413
 
 
+class RequestTimeout(BadRequest):
+    """the request's body stopped arriving; send it again on a new connection"""
+
+    status = 408
+
+
 class MediaTypeUnsupported(BadRequest):
     """the body must be sent as application/json"""
 

@@ -1,0 +1,187 @@
+"""What arrived, as values: addresses, headers, query, and a body that is read only when somebody asks for it."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from tenure.core.clock import SECOND
+from tenure.core.errors import BadRequest, ManifestTooLarge
+from tenure.core.origin import Origin
+from tenure.registry.forwarding import Forwarding, Peer, valid_host
+from tenure.registry.http import ClientGone, Request
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}\Z")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+MAX_QUERY_FIELDS = 200
+_NO_QUERY: Mapping[str, list[str]] = {}
+
+
+class IncomingBody:
+    """A request's body. Fulfils Body; `received` counts the bytes that were handed on."""
+
+    __slots__ = ("_expects", "_http", "_idle", "length", "received", "stalled")
+
+    def __init__(self, http: web.BaseRequest, idle: float) -> None:
+        """`idle` in seconds."""
+        headers = http.headers
+        self._http = http
+        self._idle = idle
+        self.received = 0
+        #: the client sent nothing for too long; its connection is still open
+        self.stalled = False
+        announced = headers.get("Content-Length")
+        self.length: int | None = int(announced) if announced else (None if "Transfer-Encoding" in headers else 0)
+        self._expects = headers.get("Expect", "").lower() == "100-continue" and not http.content.is_eof()
+
+    @property
+    def unwanted(self) -> bool:
+        """The client still waits for our word to send it, and will not get it."""
+        return self._expects
+
+    @property
+    def left(self) -> int | None:
+        """Bytes that were announced and have not arrived; None when nobody knows how many there are."""
+        if self._http.content.is_eof():
+            return 0
+        return None if self.length is None else self.length - self._http.content.total_bytes
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self._expects:
+            self._expects = False
+            await self._send_continue()
+        while chunk := await self._next():
+            self.received += len(chunk)
+            yield chunk
+
+    async def read(self, limit: int) -> bytes:
+        if self.length is not None and self.length > limit:
+            raise ManifestTooLarge()
+        whole = bytearray()
+        async for chunk in self.chunks():
+            whole += chunk
+            if len(whole) > limit:
+                raise ManifestTooLarge()
+        return bytes(whole)
+
+    async def _send_continue(self) -> None:
+        try:
+            await self._http.writer.write(_CONTINUE)
+        except ConnectionError:
+            raise ClientGone() from None
+        # What counts as the answer has not begun: an error may still be sent.
+        self._http.writer.output_size = 0
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle):
+                return await self._http.content.readany()
+        except TimeoutError:
+            self.stalled = True
+            raise ClientGone() from None
+        except (web.RequestPayloadError, HttpProcessingError):
+            raise BadRequest("the body does not follow its transfer encoding") from None
+        # RuntimeError: the reader's own word for a connection that is closed.
+        except (ConnectionError, RuntimeError):
+            raise ClientGone() from None
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A request before it is routed. `path` as on the wire; `query` not yet decoded."""
+
+    http: web.BaseRequest
+    path: str
+    query: str
+    peer: Peer
+    origin: Origin
+    body: IncomingBody
+
+
+class Incoming:
+    """Reads requests as this installation's place in the network asks for.
+
+    `external_url` is the address clients use ("" to go by each request); `idle_timeout` in microseconds.
+    """
+
+    def __init__(self, forwarding: Forwarding, external_url: str, idle_timeout: int) -> None:
+        self._forwarding = forwarding
+        self._external_url = external_url.rstrip("/")
+        self._idle = idle_timeout / SECOND
+        self._prefix = secrets.token_hex(6)
+        self._numbers = count(1)
+
+    def arrive(self, http: web.BaseRequest) -> Arrival:
+        path, _, query = target_of(http).partition("?")
+        peer = self._peer(http)
+        return Arrival(http, path, query, peer, self._origin(http, peer), IncomingBody(http, self._idle))
+
+    def origin(self, http: web.BaseRequest) -> Origin:
+        """Who sent a request, for an application that reads the rest of it itself."""
+        return self._origin(http, self._peer(http))
+
+    def request(self, arrival: Arrival, name: str, params: Mapping[str, str]) -> Request:
+        """BadRequest for a query that cannot be read."""
+        headers: dict[str, list[str]] = {}
+        for key, value in arrival.http.headers.items():
+            headers.setdefault(key.lower(), []).append(_readable(value))
+        return Request(
+            arrival.http.method,
+            arrival.path,
+            name,
+            params,
+            _query(arrival.query) if arrival.query else _NO_QUERY,
+            headers,
+            arrival.body,
+            arrival.origin,
+            self._base_url(arrival),
+        )
+
+    def _peer(self, http: web.BaseRequest) -> Peer:
+        # Only a proxy that is known speaks for others; a Unix socket has no address.
+        return self._forwarding.read(http.remote or None, http.headers)
+
+    def _origin(self, http: web.BaseRequest, peer: Peer) -> Origin:
+        headers = http.headers
+        request_id = headers.get("X-Request-Id")
+        if request_id is None or not _REQUEST_ID.match(request_id):
+            request_id = f"{self._prefix}{next(self._numbers):x}"
+        return Origin("anonymous", peer.address, request_id, _readable(headers.get("User-Agent", ""))[:512])
+
+    def _base_url(self, arrival: Arrival) -> str:
+        if self._external_url:
+            return self._external_url
+        host = arrival.peer.host or valid_host(arrival.http.headers.get("Host")) or "localhost"
+        return f"{arrival.peer.scheme or arrival.http.scheme}://{host}"
+
+
+def target_of(http: web.BaseRequest) -> str:
+    """Path and query as on the wire; of the absolute form that proxies use, what follows the authority."""
+    target = http.raw_path
+    if not target.startswith("/"):
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    return _readable(target)
+
+
+def _readable(text: str) -> str:
+    """Bytes that are not UTF-8 arrive as lone surrogates, which neither JSON nor a database takes."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _query(text: str) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="replace", max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError:
+        raise BadRequest(f"a query has {MAX_QUERY_FIELDS} parameters at most") from None
+    for key, value in pairs:
+        if "\0" in value:
+            raise BadRequest("a query parameter cannot hold a NUL")
+        found.setdefault(key, []).append(value)
+    return found
