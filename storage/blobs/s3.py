@@ -202,11 +202,14 @@ class S3Driver:
             if settings.session_token:
                 self._signer.life = SHORTEST_LIFE
             return
-        self._credentials = await self.client.session.get_credentials()
-        if self._credentials is None:
-            raise StorageUnavailable("no credentials for the store: set s3.access_key and s3.secret_key")
         self._looked = time.time()
-        self._key = await freeze(self._credentials, self._looked)
+        try:
+            self._credentials = await self.client.session.get_credentials()
+            if self._credentials is None:
+                raise StorageUnavailable("no credentials for the store: set s3.access_key and s3.secret_key")
+            self._key = await freeze(self._credentials, self._looked)
+        except BROKEN as error:
+            raise StorageUnavailable(f"the credentials for the store cannot be had: {error}") from error
 
     async def _freeze(self) -> None:
         # Credentials that cannot be refreshed now are looked for again a minute later; until they end they work.

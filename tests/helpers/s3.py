@@ -169,7 +169,7 @@ def _start(folder: Path, server: S3Server) -> tuple[subprocess.Popen[bytes], int
     process = subprocess.Popen(
         [
             weed(), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            f"-master.port={master}", "-master.volumeSizeLimitMB=256", f"-volume.port={volume}", "-volume.max=1000",
+            f"-master.port={master}", "-master.volumeSizeLimitMB=8192", f"-volume.port={volume}", "-volume.max=1000",
             "-volume.minFreeSpace=1MiB", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
             f"-s3.config={folder / 'identities.json'}",

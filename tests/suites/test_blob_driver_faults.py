@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import msgspec
 import pytest
+from yarl import URL
 
 from helpers.fault_proxy import Fault, FaultProxy, fault_proxy
 from helpers.s3 import BucketFactory, S3Server
@@ -264,3 +266,48 @@ async def test_the_check_finds_out_about_the_store(s3_server: S3Server, s3_bucke
             found = (await driver.check()).found
             assert found["versioning"] == versioned
             assert set(found) == {"versioning", "conditional_put", "checksum_verified", "multipart_abort_visible"}
+
+
+async def test_a_signed_url_leads_to_the_bytes_and_a_changed_one_does_not(
+    s3_server: S3Server, s3_bucket: BucketFactory
+) -> None:
+    settings = msgspec.structs.replace(s3_server.settings, public_endpoint=s3_server.endpoint)
+    async with opened(await s3_bucket(), settings) as driver, aiohttp.ClientSession() as client:
+        key = await push(driver, 1000)
+        url = driver.presign(key, "application/vnd.oci.image.layer.v1.tar+gzip")
+        assert url is not None
+        async with client.get(URL(url, encoded=True), headers={"Range": "bytes=10-19"}) as answer:
+            assert answer.status == 206
+            assert answer.content_type == "application/vnd.oci.image.layer.v1.tar+gzip"
+            assert await answer.read() == CONTENT[10:20]
+        async with client.get(URL(url.replace("Expires=3600", "Expires=7200"), encoded=True)) as answer:
+            assert answer.status == 403
+
+
+async def test_credentials_come_from_the_standard_chain(
+    s3_server: S3Server, s3_bucket: BucketFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = S3Settings(endpoint=s3_server.endpoint, public_endpoint=s3_server.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    async with opened(await s3_bucket(), settings) as driver:
+        key = await push(driver, 1000)
+        assert s3_server.access_key in (driver.presign(key) or "")
+
+
+async def test_missing_credentials_are_a_sentence(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    settings = S3Settings(endpoint=s3_server.endpoint)
+    async with opened("s3://bucket", settings) as driver:
+        for call in (driver.check(), driver.stat(new_object_key())):
+            with pytest.raises(StorageUnavailable, match="credentials"):
+                await call
+    with pytest.raises(StorageUnavailable, match=r"s3\.access_key"):
+        async with opened("s3://bucket", msgspec.structs.replace(settings, public_endpoint="https://public.example")):
+            pass
