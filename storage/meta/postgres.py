@@ -26,6 +26,7 @@ _ONE: Statement = sa.select(sa.literal_column("1"))
 _CONNECT_WITHIN = 10.0
 _TIDY_WITHIN = 5.0
 
+_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _KINDS = {"23503": "foreign_key", "23001": "foreign_key", "23505": "unique", "23P01": "unique", "23502": "not_null"}
 #: serialization_failure, deadlock_detected: nothing was done, the connection is good
 _AGAIN = {"40001", "40P01"}
@@ -52,9 +53,15 @@ def _is_closed(connection: Any) -> bool:
         return True
 
 
+def _discard(connection: Any) -> None:
+    if not _is_closed(connection):
+        connection.terminate()
+
+
 def _is_gone(error: BaseException, connection: Any) -> bool:
     """Whether the connection is of no more use, for a reason that another one may not share."""
-    if isinstance(error, (asyncpg.PostgresConnectionError, OSError)):
+    # InternalClientError: the server said farewell to an idle connection that is not closed yet.
+    if isinstance(error, (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, OSError)):
         return True
     if isinstance(error, asyncpg.InterfaceError):
         return connection is not None and _is_closed(connection)
@@ -243,13 +250,14 @@ class PostgresDatabase:
         return shift_clock(found, self.clock_offset) if compiled.tells_time and self.clock_offset else found
 
     async def transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        pool = self._open_pool()
         backoff = Backoff(self._retry_for)
         doubts = 0
         while True:
             connection: Any = None
             committing = committed = gone = False
             try:
-                connection = await self._acquire()
+                connection = await self._acquire(pool)
                 self.round_trips += 2
                 await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                 session = PostgresSession(self, connection, doubts)
@@ -259,15 +267,15 @@ class PostgresDatabase:
                 await _commit(connection)
                 committed = True
                 return value
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except _ERRORS as error:
                 last, gone = error, self._may_retry(error, connection)
                 doubts += committing and gone
             finally:
                 if connection is not None:
                     if committed:
-                        await self._pool.release(connection)
+                        await pool.release(connection)
                     else:
-                        await asyncio.shield(_roll_back(self._pool, connection, gone=gone))
+                        await asyncio.shield(_roll_back(pool, connection, gone=gone))
             await backoff.wait(last)
 
     async def ping(self) -> None:
@@ -280,33 +288,37 @@ class PostgresDatabase:
         try:
             async with asyncio.timeout(_TIDY_WITHIN):
                 await pool.close()
-        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except _ERRORS:
             pool.terminate()
 
     async def _read(self, fetch: Callable[[Any], Awaitable[Any]]) -> Any:
+        pool = self._open_pool()
         backoff = None
         while True:
             connection: Any = None
             try:
-                connection = await self._acquire()
+                connection = await self._acquire(pool)
                 self.round_trips += 1
                 return await fetch(connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except _ERRORS as error:
                 last = error
                 if self._may_retry(error, connection) and connection is not None:
-                    connection.terminate()
+                    _discard(connection)
             finally:
                 if connection is not None:
-                    await self._pool.release(connection, timeout=_TIDY_WITHIN)
+                    await pool.release(connection, timeout=_TIDY_WITHIN)
             backoff = backoff or Backoff(self._retry_for)
             await backoff.wait(last)
 
-    async def _acquire(self) -> Any:
+    def _open_pool(self) -> Any:
         if self._pool is None:
             raise RuntimeError("the database is closed")
+        return self._pool
+
+    async def _acquire(self, pool: Any) -> Any:
         try:
             async with asyncio.timeout(self._retry_for / 1_000_000) as wait:
-                return await self._pool.acquire()
+                return await pool.acquire()
         except TimeoutError as error:
             if not wait.expired():
                 raise
@@ -334,8 +346,8 @@ async def _roll_back(pool: Any, connection: Any, *, gone: bool) -> None:
         if not gone and not _is_closed(connection):
             # Waits for a cancelled statement to end first.
             await connection.execute("ROLLBACK", timeout=_TIDY_WITHIN)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except _ERRORS:
         gone = True
-    if gone and not _is_closed(connection):
-        connection.terminate()
+    if gone:
+        _discard(connection)
     await pool.release(connection, timeout=_TIDY_WITHIN)

@@ -52,6 +52,10 @@ class PostgresServer:
         return f"postgresql://postgres@/{database}?host={quote(str(self._folder))}&port={self._port}"
 
     @property
+    def socket_path(self) -> Path:
+        return self._folder / f".s.PGSQL.{self._port}"
+
+    @property
     def pid(self) -> int:
         """The postmaster's."""
         return int((self._data / "postmaster.pid").read_text().splitlines()[0])
