@@ -8,8 +8,9 @@ chunk again. So a connection is closed here only when no request is running on i
 import asyncio
 import time
 
-from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+
+from tenure.registry.server import RegistryServer
 
 #: seconds between two looks at the connections
 _LOOK = 0.05
@@ -17,16 +18,17 @@ _LOOK = 0.05
 _CLEAN_UP = 1.0
 
 
-async def drain(server: web.Server, seconds: float) -> int:
+async def drain(server: RegistryServer, seconds: float) -> int:
     """Waits until every running request has been answered, `seconds` at most; how many had to be cut.
 
     The caller has stopped accepting connections before.
     """
+    server.draining = True
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for connection in server.connections:
             if is_idle(connection):
-                connection.close()
+                connection.force_close()
         if not server.connections:
             break
         await asyncio.sleep(_LOOK)

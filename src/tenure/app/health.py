@@ -70,7 +70,7 @@ class Health:
 
 
 async def _ask(name: str, component: Component) -> None:
-    was_ready = component.ready
+    was_ready, was_asked = component.ready, component.latency is not None
     started = time.perf_counter()
     try:
         async with asyncio.timeout(LIMIT):
@@ -83,7 +83,7 @@ async def _ask(name: str, component: Component) -> None:
             structlog.get_logger().error("component is down", component=name, error=component.error)
     else:
         component.failures, component.error = 0, ""
-        if not was_ready:
+        if was_asked and not was_ready:
             structlog.get_logger().info("component is up", component=name)
     component.latency = time.perf_counter() - started
 

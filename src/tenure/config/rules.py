@@ -74,11 +74,8 @@ def _server(settings: Settings) -> list[tuple[str, str]]:
         ("server.trusted_proxies", _networks(server.trusted_proxies)),
         ("metrics.listen", _listen(settings.metrics.listen) if settings.metrics.listen else ""),
     ]
-    found += [
-        (f"server.{key}", "must be at least 1")
-        for key, number in (("max_requests", server.max_requests), ("max_connections", server.max_connections))
-        if number < 1
-    ]
+    if server.max_requests < 1:
+        found.append(("server.max_requests", "must be at least 1"))
     if bool(server.tls_cert) != bool(server.tls_key):
         key, other = ("tls_key", "tls_cert") if server.tls_cert else ("tls_cert", "tls_key")
         found.append((f"server.{other}", f"TLS needs server.{key} too"))

@@ -34,8 +34,6 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trusted_proxies: tuple[str, ...] = ()
     #: requests worked on at once; further ones get 429, before the process suffers
     max_requests: int = 512
-    #: open connections; further ones wait in the system's queue
-    max_connections: int = 4096
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

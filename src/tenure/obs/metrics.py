@@ -54,7 +54,6 @@ class Metrics(Collector):
         self._store: dict[tuple[str, str], Histogram] = {}
         self._database: dict[tuple[str, str], Histogram] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
-        self.in_flight = 0
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -94,7 +93,6 @@ class Metrics(Collector):
         build = GaugeMetricFamily("tenure_build_info", "The version that runs.", labels=["version"])
         build.add_metric([self._version], 1)
         yield build
-        yield GaugeMetricFamily("tenure_http_requests_in_flight", "Requests being worked on.", self.in_flight)
         for name, text, read in self._gauges:
             yield GaugeMetricFamily(name, text, read())
 
