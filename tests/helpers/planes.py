@@ -21,15 +21,19 @@ from tenure.storage.meta.database import Database
 from tenure.storage.settings import BlobsSettings, S3Settings
 
 
+async def new_store(server: S3Server) -> str:
+    """The value for blobs.url of an empty store; nobody removes it, the server's data go with the server."""
+    if server.url:
+        return f"{server.url.rstrip('/')}/{uuid4().hex}"
+    bucket = f"tenure-{uuid4().hex}"
+    await create_bucket(server, bucket)
+    return f"s3://{bucket}/registry"
+
+
 @pytest.fixture(scope="session")
 async def bucket_driver(s3_server: S3Server) -> AsyncIterator[BlobDriver]:
     """A driver on a bucket that lives as long as the server."""
-    url = f"{s3_server.url.rstrip('/')}/{uuid4().hex}"
-    if not s3_server.url:
-        bucket = f"tenure-{uuid4().hex}"
-        await create_bucket(s3_server, bucket)
-        url = f"s3://{bucket}"
-    driver = await open_driver(BlobsSettings(url=url), s3_server.settings, Path("unused"))
+    driver = await open_driver(BlobsSettings(url=await new_store(s3_server)), s3_server.settings, Path("unused"))
     yield driver
     await driver.close()
 

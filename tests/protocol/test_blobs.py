@@ -3,12 +3,17 @@
 import random
 import re
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sqlalchemy as sa
 
 from helpers.images import image, push
+from helpers.planes import new_store
 from helpers.requests import body, content_of, request
+from helpers.s3 import S3Server
+from helpers.wire import exchange
 from tenure.core.clock import DAY
 from tenure.core.digest import Digest
 from tenure.core.errors import (
@@ -23,8 +28,10 @@ from tenure.registry.blobs import delete_blob, get_blob, head_blob
 from tenure.registry.http import Answer, Elsewhere, File, Stream
 from tenure.registry.plane import Plane
 from tenure.registry.uploads import start_upload
+from tenure.storage.blobs.opening import open_driver
 from tenure.storage.meta.blobs import find_blob
 from tenure.storage.meta.tables import repo_blobs
+from tenure.storage.settings import BlobsSettings, S3Settings, Secret
 
 CONTENT = random.Random(3).randbytes(2_500_000)
 DIGEST = Digest.of(CONTENT)
@@ -337,6 +344,27 @@ async def test_expectation_16_only_whole_and_single_ranges_are_redirected(plane:
     assert isinstance(await get_blob(plane, get(if_none_match=f'"{DIGEST}"')), Answer)
     with pytest.raises(RangeNotSatisfiable):
         await get_blob(plane, get(range=f"bytes={SIZE}-"))
+
+
+async def test_expectation_16_the_store_takes_a_signed_url_with_a_range(
+    small_plane: Plane, s3_server: S3Server
+) -> None:
+    settings = S3Settings(
+        endpoint=s3_server.endpoint,
+        public_endpoint=s3_server.endpoint,
+        access_key=s3_server.access_key,
+        secret_key=Secret(s3_server.secret_key),
+    )
+    driver = await open_driver(BlobsSettings(url=await new_store(s3_server)), settings, Path("unused"))
+    plane = replace(small_plane, driver=driver)
+    await pushed(plane)
+    result = await get_blob(plane, get(range="bytes=5-9"))
+    assert isinstance(result, Elsewhere)
+    assert int(parse_qs(urlsplit(result.url).query)["X-Amz-Expires"][0]) >= 20 * 60
+    part = await exchange(s3_server.endpoint, "GET", result.url, [("Range", "bytes=5-9")])
+    assert (part.status, part.body) == (206, CONTENT[5:10])
+    assert part["Content-Type"] == "application/octet-stream"
+    await driver.close()
 
 
 async def test_expectation_16_bytes_are_sent_from_here_where_no_url_can_be_signed(plane: Plane) -> None:

@@ -406,34 +406,6 @@ async def test_a_writer_that_lost_its_claim_acknowledges_nothing(plane: Plane) -
     assert await range_of(plane, session) == "0-0"
 
 
-@pytest.mark.parametrize("last", [0, 1000, 299_999])
-async def test_a_crash_between_the_finished_object_and_the_commit(
-    plane: Plane, monkeypatch: pytest.MonkeyPatch, last: int
-) -> None:
-    """The closing PUT again, with the same last chunk of `last` bytes, succeeds; a wrong one is found out."""
-    plane = short_claims(plane)
-    session = await start(plane)
-    if last < 299_999:
-        await patch_upload(plane, patch(session, body(CONTENT[: 300_000 - last])))
-    else:
-        last = 300_000
-    sent = CONTENT[300_000 - last :] if last else b""
-    commit = ingest.close_upload
-    release = ingest.uploads.release_claim
-
-    async def die(*_: object, **__: object) -> None:
-        raise StorageUnavailable()
-
-    monkeypatch.setattr(ingest, "close_upload", die)
-    monkeypatch.setattr(ingest.uploads, "release_claim", die)
-    with pytest.raises(StorageUnavailable):
-        await finish_upload(plane, put(session, DIGEST, body(sent)))
-    monkeypatch.setattr(ingest, "close_upload", commit)
-    monkeypatch.setattr(ingest.uploads, "release_claim", release)
-    check_created(await finish_upload(plane, put(session, DIGEST, body(sent))), DIGEST)
-    assert await fetched(plane, DIGEST) == CONTENT
-
-
 async def test_a_store_that_fails_leaves_the_session_where_it_was(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
