@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 
 Statement = sa.sql.expression.ClauseElement
@@ -113,11 +114,28 @@ class Compiler:
         return Compiled(str(compiled), names, defaults)
 
 
+class _WrittenOut(SQLCompiler):
+    """Writes the whole numbers of a statement into its text.
+
+    As a parameter, the 1 of `live = 1` would keep a prepared plan from using the partial index WHERE live = 1.
+    """
+
+    def visit_bindparam(self, bindparam: sa.BindParameter[Any], *args: Any, **kw: Any) -> str:
+        if bindparam.unique and not bindparam.required and type(bindparam.value) is int:
+            return str(bindparam.value) if bindparam.value >= 0 else f"({bindparam.value})"
+        return str(super().visit_bindparam(bindparam, *args, **kw))  # type: ignore[no-untyped-call]
+
+
+def _compiler(dialect: sa.Dialect) -> Compiler:
+    dialect.statement_compiler = type("WrittenOut", (_WrittenOut, dialect.statement_compiler), {})
+    return Compiler(dialect)
+
+
 def postgres_compiler() -> Compiler:
     """Texts with `$1::TYPE` placeholders, as asyncpg prepares them."""
-    return Compiler(postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
+    return _compiler(postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
 
 
 def sqlite_compiler() -> Compiler:
     """Texts with `:name` placeholders."""
-    return Compiler(sqlite.dialect(paramstyle="named"))
+    return _compiler(sqlite.dialect(paramstyle="named"))

@@ -207,6 +207,16 @@ async def test_the_clock_stands_still_in_a_transaction_and_tests_can_move_it(db:
     assert 48 * HOUR <= row["db_now"] - first < 49 * HOUR
 
 
+async def test_constants_are_part_of_the_text(db: Database) -> None:
+    """Else a prepared plan could not use the indexes that hold only live rows."""
+    statement = sa.select(repos.c.id).where(repos.c.live == 1, repos.c.id > -5, repos.c.name == "a").limit(3)
+    compiled = db.compile(statement, {})  # type: ignore[attr-defined]
+    assert "live = 1" in compiled.text and "> (-5)" in compiled.text and "LIMIT 3" in compiled.text
+    assert len(compiled.names) == 1
+    await add(db, "a")
+    assert len(await db.all(statement)) == 1
+
+
 async def test_round_trips_are_counted(db: Database) -> None:
     async def work(session: Session) -> None:
         await session.one(ADD, {"name": "a"})
