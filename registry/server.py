@@ -98,14 +98,14 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # A body whose framing is broken is dropped by the parser without a word to whoever reads it; the
-        # refusal waits behind the request in the queue, and would wait for the idle time-out.
+        # A body whose framing is broken is dropped by the parser without a word to whoever reads it: the refusal
+        # waits behind the running request, which would wait for the idle time-out. Nothing else can be in the
+        # queue before a body has ended.
         request = self._current_request
-        if request is not None and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-            if not request.content.is_eof() and request.content.exception() is None:
-                request.content.set_exception(web.RequestPayloadError())
+        if request is not None and self._messages and not request.content.is_eof():
             self._messages.clear()
             self.close()
+            request.content.set_exception(web.RequestPayloadError())
 
     def handle_error(
         self,
@@ -123,7 +123,8 @@ class Connection(RequestHandler):
         else:
             _log.error("request failed", exc_info=exc)
         answer = error_answer(error)
-        response = web.Response(status=answer.status, headers={**answer.headers, **_COMMON}, body=answer.body)
+        headers = {**answer.headers, **_COMMON, "Connection": "close"}
+        response = web.Response(status=answer.status, headers=headers, body=answer.body)
         response.force_close()
         return response
 

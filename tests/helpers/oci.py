@@ -3,7 +3,7 @@
 import json
 
 from helpers.images import Made, descriptor
-from helpers.wire import Heard, Headers, exchange
+from helpers.wire import Headers, Heard, exchange
 from tenure.core import media
 from tenure.core.digest import Digest
 
