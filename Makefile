@@ -71,8 +71,8 @@ $(BIN)/python:
 		echo "$(PY) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/.ok-run: requirements.lock pyproject.toml | $(BIN)/python
-	@test -e $(VENV)/.ok-dev -a $(VENV)/.ok-dev -nt requirements.lock || $(INSTALL) -r requirements.lock
-	@$(EDITABLE)
+	@if [ $(VENV)/.ok-dev -nt requirements.lock ] && [ $(VENV)/.ok-dev -nt pyproject.toml ]; then :; \
+	 else $(INSTALL) -r requirements.lock && $(EDITABLE); fi
 	@touch $@
 
 $(VENV)/.ok-dev: requirements-dev.lock pyproject.toml | $(BIN)/python
