@@ -5,6 +5,7 @@ SHELL := /bin/sh
 PY ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DATA ?= .run/data
 ARGS ?=
 # Python packages only from locks with hashes, and nothing outside them.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -15,8 +16,8 @@ EDITABLE = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-run: $(VENV)/.ok-run ## serve on 127.0.0.1:5000 with SQLite and a folder (.run/data)
-	@$(BIN)/tenure serve --data-dir .run/data $(ARGS)
+run: $(VENV)/.ok-run ## serve on 127.0.0.1:5000 with SQLite and a folder (DATA=.run/data)
+	@$(BIN)/tenure serve --data-dir $(DATA) $(ARGS)
 
 test: $(VENV)/.ok-dev ## all tests, on real Postgres and SeaweedFS that come as Python packages
 	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not slow" $(ARGS)

@@ -30,7 +30,7 @@ def test_the_docker_lines_work_as_written(docker: DockerEngine, tmp_path: Path) 
     lines = block("sh docker")
     address = "127.0.0.1:5000"
     assert sum(address in line for line in lines) == len(lines) >= 4
-    command = ["make", "--no-print-directory", "run", f"ARGS=--data-dir {tmp_path / 'data'}"]
+    command = ["make", "--no-print-directory", "run", f"DATA={tmp_path / 'data'}"]
     with process(command, address, tmp_path / "log", environment=docker.environment, cwd=ROOT) as serving:
         for line in lines:
             run(["sh", "-ec", line], docker.environment, cwd=ROOT)
