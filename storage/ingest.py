@@ -198,7 +198,7 @@ class Ingest:
             return
         await self.cancel()
         raise DigestInvalid(
-            f"the {self.offset} bytes received hash to {found}, not to {wanted}; the upload was cancelled, begin again",
+            f"the {self.offset} bytes of this upload hash to {found}, not to {wanted}; it is ended, begin a new one",
             detail={"digest": str(wanted), "computed": str(found)},
         )
 

@@ -120,9 +120,9 @@ async def test_what_is_not_in_the_repository_is_404_wherever_else_it_is(plane: P
 
 @pytest.mark.parametrize("handler", [head_blob, get_blob, delete_blob])
 @pytest.mark.parametrize("digest", ["sha256:abc", "latest", "sha256:" + "A" * 64, "md5:0", "sha256:\0", ""])
-async def test_what_is_no_digest_is_400(plane: Plane, handler, digest: str) -> None:  # type: ignore[no-untyped-def]
+async def test_what_is_no_digest_is_400(small_plane: Plane, handler, digest: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(DigestInvalid):
-        await handler(plane, get(digest))
+        await handler(small_plane, get(digest))
 
 
 async def test_an_empty_blob(plane: Plane) -> None:
@@ -202,21 +202,21 @@ async def test_if_range_decides_whether_the_range_counts(plane: Plane) -> None:
 
 
 @pytest.mark.parametrize("etags", [f'"{DIGEST}"', f'"x", W/"{DIGEST}"', "*"])
-async def test_if_none_match_is_304(plane: Plane, etags: str) -> None:
-    await pushed(plane)
+async def test_if_none_match_is_304(small_plane: Plane, etags: str) -> None:
+    await pushed(small_plane)
     for answer in (
-        await head_blob(plane, head(if_none_match=etags)),
-        await get_blob(plane, get(if_none_match=etags, range="bytes=0-9")),
+        await head_blob(small_plane, head(if_none_match=etags)),
+        await get_blob(small_plane, get(if_none_match=etags, range="bytes=0-9")),
     ):
         assert isinstance(answer, Answer)
         assert (answer.status, answer.headers, answer.body) == (304, FIXED, b"")
 
 
-async def test_if_match_is_412_for_another_etag(plane: Plane) -> None:
-    await pushed(plane)
-    assert (await head_blob(plane, head(if_match=f'"{DIGEST}"'))).status == 200
+async def test_if_match_is_412_for_another_etag(small_plane: Plane) -> None:
+    await pushed(small_plane)
+    assert (await head_blob(small_plane, head(if_match=f'"{DIGEST}"'))).status == 200
     with pytest.raises(PreconditionFailed):
-        await get_blob(plane, get(if_match='"sha256:other"'))
+        await get_blob(small_plane, get(if_match='"sha256:other"'))
 
 
 async def test_bytes_that_the_store_lost_are_404_with_a_sentence(plane: Plane) -> None:

@@ -233,10 +233,10 @@ async def test_a_body_is_asked_for_only_when_it_will_be_taken(base: str) -> None
     ],
 )
 async def test_bad_input_is_refused_with_a_code_and_a_sentence(
-    base: str, method: str, target: str, headers: list[tuple[str, str]], status: int, code: str
+    small: str, method: str, target: str, headers: list[tuple[str, str]], status: int, code: str
 ) -> None:
-    location = await opened(base, "/v2/by/mistake/blobs/uploads/", sent=b"")
-    answer = await exchange(base, method, location + target, headers, sent=b"hello")
+    location = await opened(small, "/v2/by/mistake/blobs/uploads/", sent=b"")
+    answer = await exchange(small, method, location + target, headers, sent=b"hello")
     assert answer.status == status
     error = json.loads(answer.body)["errors"][0]
     assert error["code"] == code
@@ -244,11 +244,11 @@ async def test_bad_input_is_refused_with_a_code_and_a_sentence(
 
 
 @pytest.mark.parametrize("session", ["x", "%00", "%2e%2e", "a%2Fb", "a" * 2000, "%ff", "unknown-session-here"])
-async def test_weird_sessions_are_unknown(base: str, session: str) -> None:
-    await opened(base, "/v2/by/mistake/blobs/uploads/", sent=b"")
+async def test_weird_sessions_are_unknown(small: str, session: str) -> None:
+    await opened(small, "/v2/by/mistake/blobs/uploads/", sent=b"")
     for method in ("GET", "PATCH", "PUT", "DELETE"):
         answer = await exchange(
-            base, method, f"/v2/by/mistake/blobs/uploads/{session}?digest={Digest.of(b'')}", sent=b""
+            small, method, f"/v2/by/mistake/blobs/uploads/{session}?digest={Digest.of(b'')}", sent=b""
         )
         assert answer.status == 404, (method, session)
         assert json.loads(answer.body)["errors"][0]["message"]

@@ -201,38 +201,38 @@ async def test_a_failed_post_with_the_body_leaves_no_session(plane: Plane) -> No
     "digest", ["", "sha256", "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e", f"sha256:{'A' * 64}", "\0"]
 )
 async def test_a_digest_that_is_none_is_refused_before_the_body_and_the_session_lives(
-    plane: Plane, digest: str
+    small_plane: Plane, digest: str
 ) -> None:
-    session = await start(plane)
+    session = await start(small_plane)
     sent = body(CONTENT)
     with pytest.raises(DigestInvalid):
-        await finish_upload(plane, put(session, digest, sent))
+        await finish_upload(small_plane, put(session, digest, sent))
     with pytest.raises(DigestInvalid):
-        await start_upload(plane, request("POST", query={"digest": digest}, sent=sent))
+        await start_upload(small_plane, request("POST", query={"digest": digest}, sent=sent))
     assert sent.read_pieces == 0
-    assert await range_of(plane, session) == "0-0"
+    assert await range_of(small_plane, session) == "0-0"
 
 
-async def test_a_put_without_digest_says_what_is_missing(plane: Plane) -> None:
-    session = await start(plane)
+async def test_a_put_without_digest_says_what_is_missing(small_plane: Plane) -> None:
+    session = await start(small_plane)
     with pytest.raises(DigestInvalid, match=r"\?digest="):
-        await finish_upload(plane, request("PUT", session=session))
-    check_created(await finish_upload(plane, put(session, DIGEST, body(CONTENT))), DIGEST)
+        await finish_upload(small_plane, request("PUT", session=session))
+    check_created(await finish_upload(small_plane, put(session, DIGEST, body(CONTENT))), DIGEST)
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "", "sha256 ", "SHA256"])
-async def test_an_unknown_digest_algorithm_is_400(plane: Plane, algorithm: str) -> None:
+async def test_an_unknown_digest_algorithm_is_400(small_plane: Plane, algorithm: str) -> None:
     with pytest.raises(DigestInvalid, match="not supported"):
-        await start_upload(plane, request("POST", query={"digest-algorithm": algorithm}))
+        await start_upload(small_plane, request("POST", query={"digest-algorithm": algorithm}))
 
 
 @pytest.mark.parametrize("session", ["", "x", "..", "a" * 65, "a\0b", "%2e%2e", "\ud800", "a b", "é"])
-async def test_what_cannot_be_a_session_is_unknown(plane: Plane, session: str) -> None:
+async def test_what_cannot_be_a_session_is_unknown(small_plane: Plane, session: str) -> None:
     for ask in (
-        upload_status(plane, request("GET", session=session)),
-        patch_upload(plane, patch(session, body(b"x"))),
-        finish_upload(plane, put(session, DIGEST, body(CONTENT))),
-        cancel_upload(plane, request("DELETE", session=session)),
+        upload_status(small_plane, request("GET", session=session)),
+        patch_upload(small_plane, patch(session, body(b"x"))),
+        finish_upload(small_plane, put(session, DIGEST, body(CONTENT))),
+        cancel_upload(small_plane, request("DELETE", session=session)),
     ):
         with pytest.raises(UploadUnknown):
             await ask
@@ -275,21 +275,22 @@ async def test_a_chunk_out_of_order_is_416_and_the_session_lives_on(
 @pytest.mark.parametrize(
     "content_range", ["", "-", "0-", "-9", "9-0", "a-b", "0-9, 10-19", "0--9", "0-9x", "bytes 0-9/x", "1" * 30 + "-2"]
 )
-async def test_a_content_range_that_cannot_be_read_is_400(plane: Plane, content_range: str) -> None:
-    session = await start(plane)
+async def test_a_content_range_that_cannot_be_read_is_400(small_plane: Plane, content_range: str) -> None:
+    session = await start(small_plane)
     with pytest.raises(UploadInvalid) as refusal:
         await patch_upload(
-            plane, request("PATCH", sent=body(bytes(10)), headers={"Content-Range": content_range}, session=session)
+            small_plane,
+            request("PATCH", sent=body(bytes(10)), headers={"Content-Range": content_range}, session=session),
         )
     assert refusal.value.status == 400
-    assert await range_of(plane, session) == "0-0"
+    assert await range_of(small_plane, session) == "0-0"
 
 
 @pytest.mark.parametrize("content_range", ["0-9", "bytes 0-9/*", "bytes 0-9/300000", "bytes=0-9"])
-async def test_content_range_may_be_spelt_as_http_does(plane: Plane, content_range: str) -> None:
-    session = await start(plane)
-    await patch_upload(plane, patch(session, body(CONTENT[:10]), content_range))
-    assert await range_of(plane, session) == "0-9"
+async def test_content_range_may_be_spelt_as_http_does(small_plane: Plane, content_range: str) -> None:
+    session = await start(small_plane)
+    await patch_upload(small_plane, patch(session, body(CONTENT[:10]), content_range))
+    assert await range_of(small_plane, session) == "0-9"
 
 
 @pytest.mark.parametrize(
@@ -442,8 +443,8 @@ async def test_two_at_once_push_the_same_content(plane: Plane) -> None:
     assert await fetched(plane, DIGEST) == CONTENT
 
 
-async def test_locations_are_absolute_where_that_is_asked_for(plane: Plane) -> None:
-    plane = replace(plane, pull=type(plane.pull)(absolute_urls=True))
+async def test_locations_are_absolute_where_that_is_asked_for(small_plane: Plane) -> None:
+    plane = replace(small_plane, pull=type(small_plane.pull)(absolute_urls=True))
     answer = await start_upload(plane, request("POST"))
     assert answer.headers["Location"].startswith("http://registry.test/v2/app/blobs/uploads/")
     with pytest.raises(TenureError):
