@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from tenure.core.clock import SECOND
-from tenure.core.errors import StorageUnavailable, TenureError
+from tenure.core.errors import TenureError
 from tenure.gc.worker import Task
 from tenure.storage.blobs.driver import BlobDriver
 from tenure.storage.meta.database import Database
@@ -67,11 +67,11 @@ async def _remove(driver: BlobDriver, item: Condemned, within: float) -> str | N
             left = await driver.stat(item.key)
     except TimeoutError:
         return f"the store did not answer within {within:.0f} s"
-    except StorageUnavailable as error:
-        return error.message
     except TenureError as error:
-        return f"{type(error).__name__}: {error.message}"
-    except OSError as error:
+        return error.message
+    # Outermost loop of one object: whatever is wrong with it must not keep the others.
+    except Exception as error:
+        _log.exception("cannot remove an object", key=item.key)
         return f"{type(error).__name__}: {error}"
     return None if left is None else f"the store still has {left.size} bytes under this key after the delete"
 
