@@ -12,16 +12,15 @@ from yarl import URL
 from tenure.api.openapi import PREFIX
 from tenure.api.routes import ROUTES
 from tenure.api.schemas import Problem
-from tenure.cli.output import note
+from tenure.cli.output import WrongUsage, note
 
 FAILED, USAGE, NOT_FOUND, DENIED, BLOCKED = 1, 2, 3, 4, 5
 
+#: items asked for at once
+PAGE = 1000
+
 _ROUTES = {route.name: route for route in ROUTES}
 _TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10)
-
-
-class WrongUsage(Exception):
-    """What was asked for makes no sense; the sentence says why."""
 
 
 class Refused(Exception):
@@ -108,7 +107,7 @@ class Client:
         left = limit
         while left is None or left > 0:
             page = await self.call(
-                name, params, query={**(query or {}), "limit": min(left or 1000, 1000), "cursor": cursor}
+                name, params, query={**(query or {}), "limit": min(left or PAGE, PAGE), "cursor": cursor}
             )
             for item in page.items if left is None else page.items[:left]:
                 yield item

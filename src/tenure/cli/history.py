@@ -4,8 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tenure.cli.client import Client, WrongUsage, run, split_reference
-from tenure.cli.output import HERE, Column, Where, note, print_list, short_digest, short_time
+from tenure.cli.client import Client, run, split_reference
+from tenure.cli.output import HERE, Column, Where, WrongUsage, note, print_list, short_digest, short_time
 
 _COLUMNS: tuple[Column, ...] = (
     ("EVENT", lambda event: str(event.id)),

@@ -40,6 +40,10 @@ class Care:
     yes: Annotated[bool, Parameter(negative="", help="Do not ask before something is destroyed.")] = False
 
 
+class WrongUsage(Exception):
+    """What was asked for makes no sense; the sentence says why."""
+
+
 HERE = Where()
 CAREFUL = Care()
 
@@ -53,8 +57,9 @@ def print_list(items: Sequence[Any], columns: Sequence[Column], name: Callable[[
             print(name(item))
     else:
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-        for heading, _ in columns:
-            table.add_column(heading, no_wrap=True, overflow="fold")
+        for place, (heading, _) in enumerate(columns):
+            # On a narrow terminal names are folded and never cut: people copy them.
+            table.add_column(heading, no_wrap=place > 0, overflow="fold")
         for item in items:
             table.add_row(*(text(item) for _, text in columns))
         if items:
@@ -82,12 +87,13 @@ def note(text: str) -> None:
 
 
 def confirmed(question: str, care: Care) -> bool:
-    """Whether something may be destroyed: by --yes, or by a person at a terminal."""
+    """Whether something may be destroyed: by --yes, or by a person at a terminal. WrongUsage without either."""
     if care.yes or care.dry_run:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        note(f"{question} Nobody is here to ask: add --yes to do it, or --dry-run to see what would happen.")
-        return False
+        raise WrongUsage(
+            f"{question} Nobody is here to ask: add --yes to do it, or --dry-run to see what would happen."
+        )
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() in ("y", "yes"):
@@ -107,6 +113,11 @@ def short_digest(text: str | None) -> str:
         return "-"
     algorithm, _, encoded = text.partition(":")
     return f"{algorithm}:{encoded[:12]}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 tag`, `2 tags`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(value: int) -> str:

@@ -4,14 +4,16 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from tenure.cli.client import FAILED, Client, WrongUsage, run, split_reference
+from tenure.cli.client import FAILED, Client, run, split_reference
 from tenure.cli.output import (
     CAREFUL,
     HERE,
     Care,
     Column,
     Where,
+    WrongUsage,
     confirmed,
+    count,
     note,
     print_list,
     print_one,
@@ -68,7 +70,7 @@ def rm(repository: str, *, care: Care = CAREFUL, where: Where = HERE) -> int:
     async def work(client: Client) -> int:
         name = _whole(repository, client)
         removal = await client.call("repository.delete", {"repository": name}, query={"dry_run": True})
-        what = f"{name} with {removal.tag_count} tags and {removal.manifest_count} manifests"
+        what = f"{name} with {count(removal.tag_count, 'tag')} and {count(removal.manifest_count, 'manifest')}"
         if not care.dry_run:
             if not confirmed(f"Delete {what}?", care):
                 return FAILED

@@ -4,13 +4,14 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from tenure.cli.client import FAILED, Client, WrongUsage, run, split_reference, tag_of
+from tenure.cli.client import FAILED, Client, run, split_reference, tag_of
 from tenure.cli.output import (
     CAREFUL,
     HERE,
     Care,
     Column,
     Where,
+    WrongUsage,
     confirmed,
     note,
     print_list,
