@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 from tenure.core import media
 from tenure.core.digest import Digest
@@ -195,8 +195,8 @@ def _kind(body: dict[str, Any], media_type: str) -> Kind:
 
 def _artifact_type(body: dict[str, Any], config: Descriptor | None) -> str | None:
     said = body.get("artifactType")
-    if said is not None and (not isinstance(said, str) or len(said) > 255):
-        raise ManifestInvalid("artifactType must be a string of 255 characters at most")
+    if said is not None and not _is_short_text(said):
+        raise ManifestInvalid("artifactType must be printable text of 255 characters at most")
     return said or (config.media_type if config else None)
 
 
@@ -234,8 +234,8 @@ class _Descriptors:
         if not isinstance(value, dict):
             raise ManifestInvalid(f"{where} must be a descriptor")
         media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
-        if not isinstance(media_type, str) or not media_type or len(media_type) > 255:
-            raise ManifestInvalid(f"{where}.mediaType must be a string")
+        if not media_type or not _is_short_text(media_type):
+            raise ManifestInvalid(f"{where}.mediaType must be printable text of 255 characters at most")
         if not isinstance(digest, str):
             raise ManifestInvalid(f"{where}.digest must be a string")
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 63:
@@ -245,6 +245,11 @@ class _Descriptors:
         except DigestInvalid as error:
             raise ManifestInvalid(f"{where}.digest: {error.message}") from None
         return Descriptor(media_type, parsed, size, bool(value.get("urls")))
+
+
+def _is_short_text(value: Any) -> TypeGuard[str]:
+    # No NUL and no half of a surrogate pair: JSON may hold both, a text column of a database neither.
+    return isinstance(value, str) and len(value) <= 255 and value.isprintable()
 
 
 def _short(text: str) -> str:
