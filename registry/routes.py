@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 from tenure.core.errors import NameInvalid, NotFound, Unsupported
 from tenure.core.names import check_repository
-from tenure.registry.base import get_base
 from tenure.registry.blobs import delete_blob, get_blob, head_blob
 from tenure.registry.catalog import list_catalog
 from tenure.registry.http import Request, Result
@@ -20,6 +19,7 @@ from tenure.registry.plane import Plane
 from tenure.registry.referrers import get_referrers
 from tenure.registry.tags import get_tags
 from tenure.registry.uploads import cancel_upload, finish_upload, patch_upload, start_upload, upload_status
+from tenure.registry.version_check import get_base
 
 Handler = Callable[[Plane, Request], Awaitable[Result]]
 
