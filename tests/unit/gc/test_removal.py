@@ -178,13 +178,15 @@ async def test_a_saved_tail_goes_with_its_session_only(db: Database, driver: Fol
 async def test_of_commit_and_reaper_one_wins_whole(pg: Database, driver: FolderDriver) -> None:
     """R11: either the session was reaped and the commit is refused, or the blob lives and its object with it."""
     outcomes = set()
-    for number in range(40):
+    # The first two are decided beforehand, one each way; the others start as close together as may be.
+    delays = [(0.2, 0.0), (0.0, 0.2), *((0.0004 * (number % 8), 0.0) for number in range(40))]
+    for number, (commit_after, reap_after) in enumerate(delays):
         upload = await _begin(pg, claim_for=0)
         pg.clock_offset += 2 * DAY  # type: ignore[attr-defined]
         content = Digest.of(str(number).encode())
 
-        async def commit(upload: Upload = upload, content: Digest = content, number: int = number) -> bool:
-            await asyncio.sleep(0.0004 * (number % 8))
+        async def commit(upload: Upload = upload, content: Digest = content, after: float = commit_after) -> bool:
+            await asyncio.sleep(after)
             try:
                 await close_upload(
                     pg, upload, digest=content, size=1, stored_key=upload.key, version_id=None, lease=DAY,
@@ -194,7 +196,11 @@ async def test_of_commit_and_reaper_one_wins_whole(pg: Database, driver: FolderD
                 return False
             return True
 
-        won, reaped = await asyncio.gather(commit(), reap_uploads(pg, limit=10))
+        async def reap(after: float = reap_after) -> int:
+            await asyncio.sleep(after)
+            return await reap_uploads(pg, limit=10)
+
+        won, reaped = await asyncio.gather(commit(), reap())
         outcomes.add(won)
         state = (await find(pg, upload.key))["state"]
         blob = await pg.one(sa.select(blobs.c.id).where(blobs.c.digest == sa.bindparam("d")), {"d": content.packed})
