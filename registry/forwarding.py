@@ -57,8 +57,9 @@ class Forwarding:
         return any(candidate in network for network in self._networks for candidate in (parsed, mapped) if candidate)
 
 
+@lru_cache(maxsize=256)
 def valid_host(text: str | None) -> str | None:
-    """`host` or `host:port` when it looks like one."""
+    """`host` or `host:port` when it looks like one. Asked for each request, nearly always with the same."""
     return text if text and _HOST.match(text) else None
 
 
