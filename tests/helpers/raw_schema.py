@@ -11,9 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from tenure.storage.meta.database import ConstraintRefused, Database, Session
-from tenure.storage.meta.trash import deferred_edges
 
 OK, REFUSED = "ok", "refused"
+
+#: those that can be deferred are the two of the edges
+_DEFER = sa.text("SET CONSTRAINTS ALL DEFERRED")
+_CHECK = sa.text("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,12 @@ async def take(db: Database, step: Step) -> Outcome:
 
     async def work(session: Session) -> tuple[tuple[Any, ...], ...]:
         found: Sequence[Any] = ()
-        async with deferred_edges(session):
-            for statement in step.statements:
-                found = await session.all(sa.text(portable(statement, db.dialect)))
+        if db.dialect == "postgresql":
+            await session.run(_DEFER)
+        for statement in step.statements:
+            found = await session.all(sa.text(portable(statement, db.dialect)))
+        if db.dialect == "postgresql":
+            await session.run(_CHECK)
         return tuple(tuple(row) for row in found)
 
     try:
