@@ -52,7 +52,8 @@ bench: $(VENV)/.ok-dev ## costs beside distribution v3, in one run; needs Go
 
 docs: $(VENV)/.ok-dev ## pages made from the code: configuration, schema, API
 	$(BIN)/python -m tenure.config.document docs/configuration.md
-	$(BIN)/python -m tenure.api.describe >.api.md && mv .api.md docs/api.md
+	$(BIN)/python -m tenure.api.describe >.page && mv .page docs/api.md
+	$(BIN)/python -m tenure.storage.meta.describe >.page && mv .page docs/schema.md
 
 lock: ## both lock files anew; takes uv as a Python package
 	$(PY) -m venv $(VENV)-lock
