@@ -3,19 +3,23 @@
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeVar, overload
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
 
 from tenure.core.clock import SECOND
 from tenure.core.errors import BadRequest, ManifestTooLarge
 from tenure.core.origin import Origin
 from tenure.registry.forwarding import Forwarding, Peer, valid_host
 from tenure.registry.http import ClientGone, Request
+
+T = TypeVar("T")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}\Z")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -92,6 +96,36 @@ class IncomingBody:
             raise ClientGone() from None
 
 
+class Headers(Mapping[str, list[str]]):
+    """Every line of each header under its lower-case name, read when asked for: most requests need few of them."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, lines: "CIMultiDictProxy[str]") -> None:
+        self._lines = lines
+
+    def __getitem__(self, name: str) -> list[str]:
+        return [_readable(line) for line in self._lines.getall(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.lower() for name in self._lines))
+
+    def __len__(self) -> int:
+        return len({name.lower() for name in self._lines})
+
+    @overload
+    def get(self, name: str, /) -> list[str] | None: ...
+
+    @overload
+    def get(self, name: str, default: list[str] | T, /) -> list[str] | T: ...
+
+    def get(self, name: str, default: object = None, /) -> object:
+        return self[name] if name in self._lines else default
+
+
 @dataclass(slots=True)
 class Arrival:
     """A request before it is routed. `path` as on the wire; `query` not yet decoded."""
@@ -128,16 +162,13 @@ class Incoming:
 
     def request(self, arrival: Arrival, name: str, params: Mapping[str, str]) -> Request:
         """BadRequest for a query that cannot be read."""
-        headers: dict[str, list[str]] = {}
-        for key, value in arrival.http.headers.items():
-            headers.setdefault(key.lower(), []).append(_readable(value))
         return Request(
             arrival.http.method,
             arrival.path,
             name,
             params,
             _query(arrival.query) if arrival.query else _NO_QUERY,
-            headers,
+            Headers(arrival.http.headers),
             arrival.body,
             arrival.origin,
             self._base_url(arrival),

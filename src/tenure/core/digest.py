@@ -7,6 +7,7 @@ one algorithm byte followed by the raw hash, so that two algorithms of one lengt
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tenure.core.errors import DigestInvalid
 
@@ -29,15 +30,7 @@ class Digest:
     @classmethod
     def parse(cls, text: str) -> "Digest":
         """Read `sha256:<64 lower-case hex>` or `sha512:<128 ...>`; DigestInvalid for anything else."""
-        if len(text) > 256 or not _GRAMMAR.match(text):
-            raise DigestInvalid("a digest is written algorithm:hex, for example sha256:<64 hex digits>")
-        algorithm, _, encoded = text.partition(":")
-        known = ALGORITHMS.get(algorithm)
-        if known is None:
-            raise DigestInvalid(f"digest algorithm {algorithm!r} is not supported; use sha256 or sha512")
-        if len(encoded) != 2 * known[1] or not re.fullmatch(r"[0-9a-f]+", encoded):
-            raise DigestInvalid(f"a {algorithm} digest has {2 * known[1]} lower-case hex digits")
-        return cls(algorithm, bytes.fromhex(encoded))
+        return _parse(text)
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Digest":
@@ -64,3 +57,17 @@ class Digest:
 def looks_like_digest(reference: str) -> bool:
     """A reference with a colon is meant as a digest: a tag cannot hold one (distribution-spec, pulling)."""
     return ":" in reference
+
+
+# Popular content is asked for again and again by the same text. Refusals are not kept.
+@lru_cache(maxsize=4096)
+def _parse(text: str) -> Digest:
+    if len(text) > 256 or not _GRAMMAR.match(text):
+        raise DigestInvalid("a digest is written algorithm:hex, for example sha256:<64 hex digits>")
+    algorithm, _, encoded = text.partition(":")
+    known = ALGORITHMS.get(algorithm)
+    if known is None:
+        raise DigestInvalid(f"digest algorithm {algorithm!r} is not supported; use sha256 or sha512")
+    if len(encoded) != 2 * known[1] or not re.fullmatch(r"[0-9a-f]+", encoded):
+        raise DigestInvalid(f"a {algorithm} digest has {2 * known[1]} lower-case hex digits")
+    return Digest(algorithm, bytes.fromhex(encoded))
