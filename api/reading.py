@@ -1,17 +1,21 @@
 """Reads what a request says beside its path: query, headers, body. Everything unknown is refused by name."""
 
+import asyncio
+import json
 import re
 from typing import Any
 from urllib.parse import unquote_plus
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tenure.api.route import Query, Route
-from tenure.core.errors import BadRequest, BodyTooLarge, MediaTypeUnsupported
+from tenure.core.errors import BadRequest, BodyTooLarge, MediaTypeUnsupported, RequestTimeout
 from tenure.core.media import bare
 
 MAX_BODY = 1 << 20  # bytes
+IDLE_SECONDS = 30.0  # a body of 1 MiB that stops arriving for this long is given up
 _MAX_PAIRS = 100
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `(.*)`)?\Z", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `(.*)`)?\Z", re.DOTALL)
@@ -59,11 +63,13 @@ async def read_body(route: Route, request: web.Request) -> tuple[bytes, Any]:
     if len(raw) > MAX_BODY:
         raise BodyTooLarge(f"a body may have {MAX_BODY} bytes at most")
     try:
+        json.loads(raw, object_pairs_hook=_no_duplicates)  # msgspec takes the last of two and says nothing
         return raw, msgspec.json.decode(raw, type=route.body)
     except msgspec.ValidationError as error:
         raise BadRequest(_sentence("field", str(error))) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise BadRequest(f"the body is not valid JSON: {_short(str(error))}") from None
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        said = f": {_short(str(error))}" if isinstance(error, msgspec.DecodeError | json.JSONDecodeError) else ""
+        raise BadRequest(f"the body is not valid JSON{said}") from None
 
 
 def read_idempotency_key(request: web.Request) -> str | None:
@@ -92,11 +98,24 @@ async def _at_most(request: web.Request, limit: int) -> bytes:
     # One byte more than allowed is read, so that the caller sees that there was more.
     taken = bytearray()
     while len(taken) <= limit:
-        piece = await request.content.read(limit + 1 - len(taken))
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                piece = await request.content.read(limit + 1 - len(taken))
+        except TimeoutError:
+            raise RequestTimeout() from None
+        except (ConnectionError, ClientPayloadError, HttpProcessingError):
+            raise BadRequest("the body ended before it was complete") from None
         if not piece:
             break
         taken += piece
     return bytes(taken)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadRequest("a key stands twice in one object of the body; which one did you mean?")
+    return found
 
 
 def _sentence(noun: str, error: str) -> str:

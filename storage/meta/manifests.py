@@ -17,6 +17,7 @@ from tenure.storage.meta.refusals import retried
 from tenure.storage.meta.repositories import lock_repository
 from tenure.storage.meta.statements import any_of
 from tenure.storage.meta.tables import holds, manifest_blobs, manifest_edges, manifests, repos, tags, trashed_tags
+from tenure.storage.meta.trash import trash_names
 
 TRASH_POLICY, TRASH_PERSON, TRASH_ERASED = 1, 2, 3
 
@@ -80,7 +81,6 @@ _LOCK = (
     .with_for_update()
 )
 _TAGS = sa.select(tags.c.name).where(tags.c.manifest_id == bindparam("manifest")).with_for_update()
-_TRASH_TAG = sa.insert(trashed_tags)
 _DROP_TAGS = sa.delete(tags).where(tags.c.manifest_id == bindparam("manifest"))
 _SEVER = (
     sa.update(manifest_edges)
@@ -193,21 +193,8 @@ async def _trash(
     purge = now + trash_for
     names = [row["name"] for row in await session.all(_TAGS, {"manifest": manifest_id})]
     if names:
-        await session.run_many(
-            _TRASH_TAG,
-            [
-                {
-                    "repo_id": repo_id,
-                    "name": name,
-                    "manifest_id": manifest_id,
-                    "trash": TRASH_PERSON,
-                    "trash_batch": now,
-                    "trashed_at": now,
-                    "purge_at": purge,
-                }
-                for name in names
-            ],
-        )
+        pairs = [(name, manifest_id) for name in names]
+        await trash_names(session, repo_id, pairs, trash=TRASH_PERSON, purge_at=purge)
         await session.run(_DROP_TAGS, {"manifest": manifest_id})
         for name in names:
             await record_tag_move(session, origin, repo_id, name, old=digest, new=None, cause="delete")

@@ -14,8 +14,8 @@ from tenure.storage.meta.queue import QueueKind, enqueue_review
 from tenure.storage.meta.refusals import retried
 from tenure.storage.meta.repositories import lock_repository
 from tenure.storage.meta.statements import any_of
-from tenure.storage.meta.tables import holds, manifests, repo_blobs, repos, tags, trashed_tags, uploads
-from tenure.storage.meta.trash import deferred_edges
+from tenure.storage.meta.tables import holds, manifests, repo_blobs, repos, tags, uploads
+from tenure.storage.meta.trash import deferred_edges, trash_names
 from tenure.storage.meta.uploads import discard_upload
 
 _MANIFESTS = (
@@ -30,7 +30,6 @@ _TAGS = (
     .where(tags.c.repo_id == bindparam("repo"))
     .order_by(tags.c.name)
 )
-_TRASH_TAG = sa.insert(trashed_tags)
 _DROP_TAGS = sa.delete(tags).where(tags.c.repo_id == bindparam("repo"))
 _RELEASE = (
     sa.update(holds)
@@ -73,7 +72,7 @@ async def delete_repository(db: Database, name: str, origin: Origin, *, trash_fo
         rows = await session.all(_MANIFESTS, {"repo": repo_id})
         ids = [row["id"] for row in rows if row["live"] == 1]
         await _refuse_if_in_use(session, name, ids)
-        await _trash_tags(session, origin, repo_id, now, now + trash_for)
+        await _trash_tags(session, origin, repo_id, now + trash_for)
         if ids:
             await session.run(_RELEASE, {"ids": ids, "now": now})
         async with deferred_edges(session):
@@ -102,25 +101,12 @@ async def _refuse_if_in_use(session: Session, name: str, ids: list[int]) -> None
         raise DeleteDenied(f"{name} holds images in use: {'; '.join(binding[:5])}", reasons=binding)
 
 
-async def _trash_tags(session: Session, origin: Origin, repo_id: int, now: int, purge: int) -> None:
+async def _trash_tags(session: Session, origin: Origin, repo_id: int, purge: int) -> None:
     rows = await session.all(_TAGS, {"repo": repo_id})
     if not rows:
         return
-    await session.run_many(
-        _TRASH_TAG,
-        [
-            {
-                "repo_id": repo_id,
-                "name": row["name"],
-                "manifest_id": row["manifest_id"],
-                "trash": TRASH_PERSON,
-                "trash_batch": now,
-                "trashed_at": now,
-                "purge_at": purge,
-            }
-            for row in rows
-        ],
-    )
+    pairs = [(row["name"], row["manifest_id"]) for row in rows]
+    await trash_names(session, repo_id, pairs, trash=TRASH_PERSON, purge_at=purge)
     await session.run(_DROP_TAGS, {"repo": repo_id})
     for row in rows:
         old = Digest.unpack(row["digest"])

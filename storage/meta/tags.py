@@ -17,7 +17,8 @@ from tenure.storage.meta.records import tag_events
 from tenure.storage.meta.refusals import retried
 from tenure.storage.meta.repositories import lock_repository, repository_exists
 from tenure.storage.meta.statements import insert
-from tenure.storage.meta.tables import manifests, repos, tags, trashed_tags
+from tenure.storage.meta.tables import manifests, repos, tags
+from tenure.storage.meta.trash import trash_names
 
 _HERE = (repos.c.name == bindparam("repository"), repos.c.live == 1)
 _LIST = (
@@ -57,11 +58,6 @@ _MOVE = (
     .where(tags.c.repo_id == bindparam("repo"), tags.c.name == bindparam("tag"))
 )
 _DROP = sa.delete(tags).where(tags.c.repo_id == bindparam("repo"), tags.c.name == bindparam("tag"))
-_new_trashed = insert(trashed_tags)
-_TRASH = _new_trashed.on_conflict_do_update(
-    index_elements=["manifest_id", "name"],
-    set_={column: _new_trashed.excluded[column] for column in ("trash", "trash_batch", "trashed_at", "purge_at")},
-)
 _LIVE_MANIFEST = (
     sa.select(manifests.c.id)
     .where(manifests.c.repo_id == bindparam("repo"), manifests.c.digest == bindparam("digest"), manifests.c.live == 1)
@@ -149,18 +145,8 @@ async def delete_tag(db: Database, repository: str, tag: str, origin: Origin, *,
         if row is None:
             raise ManifestUnknown(f"tag {tag} is not known in {repository}")
         now = await session.now()
-        await session.run(
-            _TRASH,
-            {
-                "repo_id": repo_id,
-                "name": tag,
-                "manifest_id": row["manifest_id"],
-                "trash": TRASH_PERSON,
-                "trash_batch": now,
-                "trashed_at": now,
-                "purge_at": now + trash_for,
-            },
-        )
+        pairs = [(tag, row["manifest_id"])]
+        await trash_names(session, repo_id, pairs, trash=TRASH_PERSON, purge_at=now + trash_for)
         await session.run(_DROP, {"repo": repo_id, "tag": tag})
         digest = Digest.unpack(row["digest"])
         await record_tag_move(session, origin, repo_id, tag, old=digest, new=None, cause="delete")

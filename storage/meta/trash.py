@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from tenure.storage.meta.database import Session
 from tenure.storage.meta.queue import QueueKind, enqueue_review
 from tenure.storage.meta.statements import any_of, insert
-from tenure.storage.meta.tables import manifest_blobs, manifest_edges, manifests, repo_blobs
+from tenure.storage.meta.tables import manifest_blobs, manifest_edges, manifests, repo_blobs, trashed_tags
 
 _TRASHED_BELOW = (
     sa.select(manifests.c.id)
@@ -29,8 +29,35 @@ _REVIVE = (
     .values(live=1, trash=0, trash_batch=None, trashed_at=None, purge_at=None)
     .where(any_of(manifests.c.id, "ids"), manifests.c.live == 0)
 )
+# A name that was trashed before and came back with a push is trashed anew.
+_new_name = insert(trashed_tags)
+_TRASH_NAME = _new_name.on_conflict_do_update(
+    index_elements=["manifest_id", "name"],
+    set_={column: _new_name.excluded[column] for column in ("trash", "trash_batch", "trashed_at", "purge_at")},
+)
 _DEFER = sa.text("SET CONSTRAINTS edge_child, edge_child_live DEFERRED")
 _CHECK = sa.text("SET CONSTRAINTS edge_child, edge_child_live IMMEDIATE")
+
+
+async def trash_names(
+    session: Session, repo_id: int, names: Sequence[tuple[str, int]], *, trash: int, purge_at: int
+) -> None:
+    """Remember (tag, manifest id) pairs that are about to be dropped, for a restore until `purge_at`."""
+    now = await session.now()
+    rows = [
+        {
+            "repo_id": repo_id,
+            "name": name,
+            "manifest_id": manifest_id,
+            "trash": trash,
+            "trash_batch": now,
+            "trashed_at": now,
+            "purge_at": purge_at,
+        }
+        for name, manifest_id in names
+    ]
+    if rows:
+        await session.run_many(_TRASH_NAME, rows)
 
 
 @asynccontextmanager

@@ -50,6 +50,17 @@ async def test_a_deleted_image_is_gone_with_its_tags(db: Database) -> None:
         await delete(db, made.digest)
 
 
+async def test_what_was_trashed_and_pushed_again_can_be_trashed_again(db: Database) -> None:
+    made = await put_image(db, "app", "v1")
+    await delete_tag(db, "app", "v1", SOMEBODY, trash_for=DAY)
+    for _ in range(3):
+        await push(db, "app", made, "v1")
+        await delete(db, made.digest)
+    await push(db, "app", made, "v1")
+    await delete_repository(db, "app", SOMEBODY, trash_for=DAY)
+    assert len(await db.all(sa.select(trashed_tags.c.name))) == 1
+
+
 async def test_a_delete_is_audited_and_queued_for_the_collector(db: Database) -> None:
     made = await put_image(db, "app", "v1")
     await delete(db, made.digest)

@@ -21,6 +21,7 @@ from tenure.storage.meta.uploads import (
     get_upload,
     new_tail_key,
     record_multipart,
+    release_all_claims,
     release_claim,
     renew_claim,
     reserve_parts,
@@ -83,6 +84,14 @@ async def test_a_stalled_writers_claim_ends(db: Database) -> None:
     db.clock_offset = 2 * MINUTE  # type: ignore[attr-defined]
     taken = await claim_upload(db, "app", upload.session, "other", claim_for=MINUTE)
     assert taken.version == upload.version + 1
+
+
+async def test_the_only_process_frees_the_claims_of_the_one_before_it(db: Database) -> None:
+    upload = await begin(db)
+    await release_all_claims(db)
+    await claim_upload(db, "app", upload.session, "next", claim_for=MINUTE)
+    with pytest.raises(UploadUnknown):
+        await close(db, upload)
 
 
 async def test_part_numbers_are_given_once(db: Database) -> None:

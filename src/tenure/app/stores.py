@@ -14,6 +14,7 @@ from tenure.storage.blobs.opening import open_driver
 from tenure.storage.meta.database import Database
 from tenure.storage.meta.engine import open_database
 from tenure.storage.meta.migrate import migrate, pending
+from tenure.storage.meta.uploads import release_all_claims
 
 #: the form of a key that is never given out: asking for it shows that the store answers
 _NO_OBJECT = "b/00/" + "0" * 26
@@ -53,6 +54,9 @@ async def open_stores(settings: Settings, metrics: Metrics | None) -> AsyncItera
     await migrate(settings.database.url, retry_for=settings.database.retry_for)
     db = await open_database(settings.database, folder / "tenure.db")
     try:
+        if db.dialect == "sqlite":
+            # One process owns the file (its lock is held), so whoever claimed an upload before is gone.
+            await release_all_claims(db)
         observe = metrics.store if metrics else None
         driver = await open_driver(settings.blobs, settings.s3, folder / "blobs", observe=observe)
         try:

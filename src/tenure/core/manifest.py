@@ -20,6 +20,15 @@ MAX_MANIFEST = 4 << 20  # bytes; distribution-spec, pushing manifests
 MAX_DESCRIPTORS = 10_000
 MAX_DEPTH = 64
 
+_FIELDS = frozenset(
+    {"schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "subject", "annotations"}
+)
+_DESCRIPTOR_FIELDS = frozenset(
+    {"mediaType", "artifactType", "digest", "size", "urls", "annotations", "data", "platform"}
+)
+
+_FOLDED = {fields: frozenset(key.lower() for key in fields) for fields in (_FIELDS, _DESCRIPTOR_FIELDS)}
+
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
@@ -91,6 +100,7 @@ def parse_manifest(payload: bytes, content_type: str | None = None) -> Manifest:
     body = load_json(payload)
     if not isinstance(body, dict):
         raise ManifestInvalid("a manifest is a JSON object")
+    _check_case(body, _FIELDS)
     media_type = _media_type(body, content_type)
     kind = _kind(body, media_type)
     descriptors = _Descriptors()
@@ -149,6 +159,13 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ManifestInvalid(f"the key {_short(key)!r} stands twice in one object; readers would disagree")
             seen.add(key)
     return found
+
+
+def _check_case(body: dict[str, Any], fields: frozenset[str]) -> None:
+    """Many readers match keys without case and take the last: what they would follow, we must have seen."""
+    for key in body:
+        if key not in fields and key.lower() in _FOLDED[fields]:
+            raise ManifestInvalid(f"the key {_short(key)!r} differs only by case from one with a meaning")
 
 
 def _no_constant(name: str) -> Any:
@@ -233,6 +250,7 @@ class _Descriptors:
             raise ManifestInvalid(f"a manifest may name {MAX_DESCRIPTORS} descriptors at most")
         if not isinstance(value, dict):
             raise ManifestInvalid(f"{where} must be a descriptor")
+        _check_case(value, _DESCRIPTOR_FIELDS)
         media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
         if not media_type or not _is_short_text(media_type):
             raise ManifestInvalid(f"{where}.mediaType must be printable text of 255 characters at most")

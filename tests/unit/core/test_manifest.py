@@ -91,6 +91,8 @@ def test_unknown_types_are_kept_and_what_they_name_is_followed() -> None:
         ({**IMAGE, "mediaType": "a b\u00e9"}, None, "type/subtype"),
         ({**IMAGE, "mediaType": 7}, None, "string"),
         ({**IMAGE, "subject": "x"}, None, "subject"),
+        ({**IMAGE, "Layers": []}, None, "case"),
+        ({**IMAGE, "layers": [{**BLOB, "Digest": BLOB["digest"]}]}, None, "case"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(body: Any, content_type: str | None, sentence: str) -> None:
