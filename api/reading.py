@@ -63,8 +63,9 @@ async def read_body(route: Route, request: web.Request) -> tuple[bytes, Any]:
     if len(raw) > MAX_BODY:
         raise BodyTooLarge(f"a body may have {MAX_BODY} bytes at most")
     try:
+        body = msgspec.json.decode(raw, type=route.body)
         json.loads(raw, object_pairs_hook=_no_duplicates)  # msgspec takes the last of two and says nothing
-        return raw, msgspec.json.decode(raw, type=route.body)
+        return raw, body
     except msgspec.ValidationError as error:
         raise BadRequest(_sentence("field", str(error))) from None
     except (msgspec.DecodeError, RecursionError, ValueError) as error:

@@ -83,6 +83,7 @@ async def test_cursors_of_other_lists_are_refused(admin: Admin, cursor: str) -> 
         (b"[]", "the body"),
         (b"{}", "the field digest is missing"),
         (b'{"digest": 3}', "the field digest"),
+        (b'{"digest": "%s", "digest": "%s"}' % (NOBODY.encode(), NOBODY.encode()), "twice"),
         (b'{"digest": "sha256:short"}', "the field digest"),
         (b'{"digest": "%s", "force": true}' % NOBODY.encode(), "the field force is not known here"),
     ],
