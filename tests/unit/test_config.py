@@ -202,3 +202,13 @@ def test_a_config_error_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stdout == ""
     assert ran.stderr.strip() == f"unknown key server.lisen in {path}; the nearest there is: server.listen"
+
+
+def test_the_shipped_example_for_replicas_is_valid() -> None:
+    example = Path(__file__).parents[2] / "deploy" / "tenure.toml"
+    ran = subprocess.run(
+        [sys.executable, "-m", "tenure", "config", "check", "--config", str(example)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "postgresql://tenure@db.example.com/tenure" in ran.stdout
