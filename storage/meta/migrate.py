@@ -115,8 +115,9 @@ def _migrate_sqlite(path: Path) -> list[str]:
             if broken:
                 raise SchemaMismatch(f"the migration would break {len(broken)} references, first {tuple(broken[0])}")
             connection.exec_driver_sql("COMMIT")
-    except (OSError, sqlite3.Error, sa.exc.OperationalError) as error:
-        raise StorageUnavailable(f"cannot migrate the database {path}: {error}") from error
+    except (OSError, sqlite3.Error, sa.exc.DatabaseError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise StorageUnavailable(f"cannot migrate the database {path}: {cause}") from error
     return applied
 
 

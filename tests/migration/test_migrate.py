@@ -5,6 +5,7 @@ import contextlib
 import importlib.resources
 import re
 import sqlite3
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -188,3 +189,11 @@ async def test_a_database_that_is_not_there_says_so(pg_dsn: str) -> None:
 async def test_the_revisions_are_part_of_the_package() -> None:
     versions = importlib.resources.files("tenure.storage.meta.migrations.versions")
     assert "0001_base.py" in {entry.name for entry in versions.iterdir()}
+
+
+async def test_a_file_that_is_no_database_is_said_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "tenure.db"
+    path.write_bytes(b"something else entirely" * 300)
+    with pytest.raises(StorageUnavailable, match="file is not a database") as refused:
+        await migrate(f"sqlite:///{path}")
+    assert "sqlalche" not in refused.value.message
