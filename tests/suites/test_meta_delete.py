@@ -238,3 +238,14 @@ async def test_a_delete_and_a_push_of_an_index_over_it_end_in_one_of_two_worlds(
         assert here == (not isinstance(results[0], Exception)) or isinstance(results[0], Exception), results
         if not isinstance(results[0], Exception):
             assert isinstance(results[1], DeleteDenied) and here
+
+
+async def test_c14_asking_for_a_deleted_blob_or_mounting_it_never_brings_it_back(db: Database) -> None:
+    made = await put_image(db, "app", "v1", seed="h", layers=1)
+    layer = Digest.of(b"h layer 0")
+    await delete(db, made.digest)
+    await unlink_blob(db, "app", layer, SOMEBODY)
+    assert await find_blob(db, "app", layer) is None
+    for source in ("app", None):
+        assert await mount_blob(db, "other", layer, source, SOMEBODY, lease=DAY) is None
+    assert await find_blob(db, "app", layer) is None
