@@ -6,16 +6,24 @@ the length was promised, and a client must not take what it has for the whole.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
 import structlog
 from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
 
 from tenure.core.errors import StorageUnavailable, TenureError
 from tenure.registry.errors_answer import error_answer
 from tenure.registry.http import Answer, Elsewhere, File, Result, Stream
 
+#: what every answer of this server carries
+COMMON = {
+    "Docker-Distribution-Api-Version": "registry/2.0",
+    "Server": "Tenure",
+    "X-Content-Type-Options": "nosniff",
+}
 #: seconds a client may take to accept one piece; one that takes none holds memory and a place in the queue
 STALL = 300.0
 #: bytes of a file handed to the kernel at once
@@ -65,6 +73,34 @@ def _small(http: web.BaseRequest, answer: Answer, common: Mapping[str, str], clo
     if close:
         response.force_close()
     return response
+
+
+_COMMON_LINES = "".join(f"{name}: {value}\r\n" for name, value in COMMON.items())
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+#: RFC 9110 8.6: no length where there can be no body
+_WITHOUT_LENGTH = frozenset({204, 304})
+
+
+def small_answer(method: str, answer: Answer, request_id: str, *, close: bool) -> bytes:
+    """A whole answer as it goes over the wire: what `send` and aiohttp make of the same one.
+
+    ValueError for a header that would end its line early.
+    """
+    bodiless = method == "HEAD" or answer.status in _WITHOUT_LENGTH
+    headers = answer.headers
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    if answer.status not in _WITHOUT_LENGTH and "Content-Length" not in headers:
+        lines.append(f"Content-Length: {len(answer.body)}\r\n")
+    if not bodiless and answer.body and "Content-Type" not in headers:
+        lines.append("Content-Type: application/octet-stream\r\n")
+    if close:
+        lines.append("Connection: close\r\n")
+    own = "".join(lines)
+    if own.count("\n") + own.count("\r") != 2 * len(lines) or "\0" in own or not request_id.isprintable():
+        raise ValueError("a header holds a line break")
+    date = rfc822_formatted_time()
+    head = f"{_STATUS_LINES[answer.status]}{own}{_COMMON_LINES}X-Request-Id: {request_id}\r\nDate: {date}\r\n\r\n"
+    return head.encode() if bodiless else head.encode() + answer.body
 
 
 async def _stream(http: web.BaseRequest, response: web.StreamResponse, stream: Stream) -> int:

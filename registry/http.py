@@ -28,7 +28,7 @@ class ClientGone(Exception):
     """The client closed, reset or stalled before its request was complete; nobody hears an answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One request, already routed. `name` is the repository, `params` what else stood in the path."""
 

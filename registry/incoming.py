@@ -96,6 +96,26 @@ class IncomingBody:
             raise ClientGone() from None
 
 
+class NoBody:
+    """The body of a request that has none. Fulfils Body."""
+
+    length: int | None = 0
+    received = 0
+    stalled = False
+    unwanted = False
+    left = 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    async def read(self, limit: int) -> bytes:
+        return b""
+
+
+NO_BODY = NoBody()
+
+
 class Headers(Mapping[str, list[str]]):
     """Every line of each header under its lower-case name, read when asked for: most requests need few of them."""
 
@@ -128,14 +148,16 @@ class Headers(Mapping[str, list[str]]):
 
 @dataclass(slots=True)
 class Arrival:
-    """A request before it is routed. `path` as on the wire; `query` not yet decoded."""
+    """A request before it is routed. `path` as on the wire; `query` not yet decoded; `scheme` of the connection."""
 
-    http: web.BaseRequest
+    method: str
     path: str
     query: str
+    headers: "CIMultiDictProxy[str]"
+    scheme: str
     peer: Peer
     origin: Origin
-    body: IncomingBody
+    body: IncomingBody | NoBody
 
 
 class Incoming:
@@ -152,49 +174,55 @@ class Incoming:
         self._numbers = count(1)
 
     def arrive(self, http: web.BaseRequest) -> Arrival:
-        path, _, query = target_of(http).partition("?")
-        peer = self._peer(http)
-        return Arrival(http, path, query, peer, self._origin(http, peer), IncomingBody(http, self._idle))
+        path, _, query = path_of(http.raw_path).partition("?")
+        # A Unix socket has no address.
+        peer, origin = self._from(http.remote or None, http.headers)
+        body = IncomingBody(http, self._idle)
+        return Arrival(http.method, path, query, http.headers, http.scheme, peer, origin, body)
+
+    def arrive_bodiless(
+        self, method: str, target: str, headers: "CIMultiDictProxy[str]", address: str | None, scheme: str
+    ) -> Arrival:
+        """The same from its parts: what the parser read, and the other end of the connection."""
+        path, _, query = path_of(target).partition("?")
+        peer, origin = self._from(address, headers)
+        return Arrival(method, path, query, headers, scheme, peer, origin, NO_BODY)
 
     def origin(self, http: web.BaseRequest) -> Origin:
         """Who sent a request, for an application that reads the rest of it itself."""
-        return self._origin(http, self._peer(http))
+        return self._from(http.remote or None, http.headers)[1]
 
     def request(self, arrival: Arrival, name: str, params: Mapping[str, str]) -> Request:
         """BadRequest for a query that cannot be read."""
         return Request(
-            arrival.http.method,
+            arrival.method,
             arrival.path,
             name,
             params,
             _query(arrival.query) if arrival.query else _NO_QUERY,
-            Headers(arrival.http.headers),
+            Headers(arrival.headers),
             arrival.body,
             arrival.origin,
             self._base_url(arrival),
         )
 
-    def _peer(self, http: web.BaseRequest) -> Peer:
-        # Only a proxy that is known speaks for others; a Unix socket has no address.
-        return self._forwarding.read(http.remote or None, http.headers)
-
-    def _origin(self, http: web.BaseRequest, peer: Peer) -> Origin:
-        headers = http.headers
+    def _from(self, address: str | None, headers: "CIMultiDictProxy[str]") -> tuple[Peer, Origin]:
+        # Only a proxy that is known speaks for others.
+        peer = self._forwarding.read(address, headers)
         request_id = headers.get("X-Request-Id")
         if request_id is None or not _REQUEST_ID.match(request_id):
             request_id = f"{self._prefix}{next(self._numbers):x}"
-        return Origin("anonymous", peer.address, request_id, _readable(headers.get("User-Agent", ""))[:512])
+        return peer, Origin("anonymous", peer.address, request_id, _readable(headers.get("User-Agent", ""))[:512])
 
     def _base_url(self, arrival: Arrival) -> str:
         if self._external_url:
             return self._external_url
-        host = arrival.peer.host or valid_host(arrival.http.headers.get("Host")) or "localhost"
-        return f"{arrival.peer.scheme or arrival.http.scheme}://{host}"
+        host = arrival.peer.host or valid_host(arrival.headers.get("Host")) or "localhost"
+        return f"{arrival.peer.scheme or arrival.scheme}://{host}"
 
 
-def target_of(http: web.BaseRequest) -> str:
+def path_of(target: str) -> str:
     """Path and query as on the wire; of the absolute form that proxies use, what follows the authority."""
-    target = http.raw_path
     if not target.startswith("/"):
         target = "/" + target.partition("://")[2].partition("/")[2]
     return _readable(target)

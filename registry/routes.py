@@ -7,9 +7,11 @@ decides. The path is taken as it came over the wire. Nothing in a name is ever d
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from tenure.core.errors import NameInvalid, NotFound, Unsupported
+from tenure.core.errors import NameInvalid, NotFound, TenureError, Unsupported
 from tenure.core.names import check_repository
 from tenure.registry.blobs import delete_blob, get_blob, head_blob
 from tenure.registry.catalog import list_catalog
@@ -42,24 +44,26 @@ class Route:
     handler: Handler
     action: str
     label: str
+    #: always gives an Answer, and asks for no body: a connection may answer it directly
+    small: bool = False
 
 
 # HEAD without a handler of its own is answered by GET's: the server keeps the body back.
 ROUTES: tuple[Route, ...] = (
-    Route("GET", BASE, get_base, "pull", "base"),
-    Route("HEAD", BASE, get_base, "pull", "base"),
-    Route("GET", CATALOG, list_catalog, "pull", "catalog"),
-    Route("HEAD", CATALOG, list_catalog, "pull", "catalog"),
-    Route("GET", TAGS, get_tags, "pull", "tags"),
-    Route("HEAD", TAGS, get_tags, "pull", "tags"),
-    Route("GET", MANIFEST, get_manifest, "pull", "manifest"),
-    Route("HEAD", MANIFEST, head_manifest, "pull", "manifest"),
+    Route("GET", BASE, get_base, "pull", "base", small=True),
+    Route("HEAD", BASE, get_base, "pull", "base", small=True),
+    Route("GET", CATALOG, list_catalog, "pull", "catalog", small=True),
+    Route("HEAD", CATALOG, list_catalog, "pull", "catalog", small=True),
+    Route("GET", TAGS, get_tags, "pull", "tags", small=True),
+    Route("HEAD", TAGS, get_tags, "pull", "tags", small=True),
+    Route("GET", MANIFEST, get_manifest, "pull", "manifest", small=True),
+    Route("HEAD", MANIFEST, head_manifest, "pull", "manifest", small=True),
     Route("PUT", MANIFEST, put_manifest, "push", "manifest"),
     Route("DELETE", MANIFEST, delete_reference, "delete", "manifest"),
-    Route("GET", REFERRERS, get_referrers, "pull", "referrers"),
-    Route("HEAD", REFERRERS, get_referrers, "pull", "referrers"),
+    Route("GET", REFERRERS, get_referrers, "pull", "referrers", small=True),
+    Route("HEAD", REFERRERS, get_referrers, "pull", "referrers", small=True),
     Route("GET", BLOB, get_blob, "pull", "blob"),
-    Route("HEAD", BLOB, head_blob, "pull", "blob"),
+    Route("HEAD", BLOB, head_blob, "pull", "blob", small=True),
     Route("DELETE", BLOB, delete_blob, "delete", "blob"),
     Route("POST", UPLOADS, start_upload, "push", "uploads"),
     Route("GET", UPLOAD, upload_status, "push", "upload"),
@@ -79,11 +83,12 @@ _KEYWORDS = {
     "blobs": (BLOB, "digest"),
     "referrers": (REFERRERS, "digest"),
 }
+#: longer targets are not kept by `small_route`: what it holds stays within 8 MiB
+_KEPT_TARGET = 1024
 _NOTHING: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A route and what stood in the path; `name` is "" where the pattern has none."""
 
     route: Route
@@ -107,9 +112,32 @@ def find_route(method: str, path: str) -> Match:
     route = methods.get(method)
     if route is None:
         raise Unsupported(f"{method} is not supported on {pattern}", headers={"Allow": ", ".join(methods)})
-    if name or pattern not in (BASE, CATALOG):
-        _check_name(name)
+    _check_name(pattern, name)
     return Match(route, name, params)
+
+
+def small_route(method: str, target: str) -> Match | None:
+    """The route for a path and query, if it is one whose answers are small; None for all else, mistakes included."""
+    place = _kept_place(target) if len(target) <= _KEPT_TARGET and target.isascii() else None
+    if place is None:
+        return None
+    pattern, name, params = place
+    route = _BY_PATTERN[pattern].get(method)
+    return Match(route, name, params) if route is not None and route.small else None
+
+
+# Kept: the same few addresses are asked for again and again.
+@lru_cache(maxsize=4096)
+def _kept_place(target: str) -> tuple[str, str, Mapping[str, str]] | None:
+    path = target.partition("?")[0]
+    if not is_ours(path):
+        return None
+    try:
+        pattern, name, params = _read(path)
+        _check_name(pattern, name)
+        return pattern, name, params
+    except TenureError:
+        return None
 
 
 def _read(path: str) -> tuple[str, str, Mapping[str, str]]:
@@ -138,7 +166,9 @@ def _decoded(segment: str) -> str:
     return unquote(segment, errors="replace") if "%" in segment else segment
 
 
-def _check_name(name: str) -> None:
+def _check_name(pattern: str, name: str) -> None:
+    if pattern in (BASE, CATALOG):
+        return
     if "%" in name:
         raise NameInvalid("a repository name is written as it is, without percent-encoding", detail={"name": name})
     check_repository(name)

@@ -13,22 +13,22 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from tenure.auth.access import Access, OpenAccess
-from tenure.core.errors import BadRequest, NotFound, RequestTimeout, TenureError, TooManyRequests
+from tenure.core.errors import NotFound, RequestTimeout, TenureError, TooManyRequests
 from tenure.core.origin import Origin
 from tenure.obs.log import request_id
-from tenure.registry.answering import gone, send
+from tenure.registry.answering import COMMON, gone, send, small_answer
+from tenure.registry.connection import Connection, DirectAnswer
 from tenure.registry.errors_answer import error_answer
 from tenure.registry.forwarding import Forwarding
-from tenure.registry.http import ClientGone, Result
+from tenure.registry.http import Answer, ClientGone, Result
 from tenure.registry.incoming import Arrival, Incoming
 from tenure.registry.plane import Plane
-from tenure.registry.routes import find_route, is_ours
+from tenure.registry.routes import Match, find_route, is_ours, small_route
 
 #: `request[ORIGIN]` in the application beside the data plane: who sent it, through trusted proxies
 ORIGIN = web.RequestKey("tenure_origin", Origin)
@@ -91,57 +91,6 @@ def make_server(
     return RegistryServer(plane, incoming, access or OpenAccess(), limits or Limits(), observe, access_log, admin_app)
 
 
-class Connection(RequestHandler):
-    """One connection. What its parser refuses is answered in the registry's own form."""
-
-    __slots__ = ()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        # A body whose framing is broken is dropped by the parser without a word to whoever reads it: the refusal
-        # waits behind the running request, which would wait for the idle time-out. Nothing else can be in the
-        # queue before a body has ended.
-        request = self._current_request
-        if request is not None and self._messages and not request.content.is_eof():
-            self._messages.clear()
-            self.close()
-            request.content.set_exception(web.RequestPayloadError())
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """400 for what is not HTTP, 500 for an application that let an exception out; then the connection ends."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun; only the end of the connection can tell the client")
-        error: TenureError = TenureError()
-        if status == 400:
-            error = BadRequest(_unreadable(exc))
-        else:
-            _log.error("request failed", exc_info=exc)
-        answer = error_answer(error)
-        headers = {**answer.headers, **_COMMON, "Connection": "close"}
-        response = web.Response(status=answer.status, headers=headers, body=answer.body)
-        response.force_close()
-        return response
-
-
-def _unreadable(exc: BaseException | None) -> str:
-    if isinstance(exc, LineTooLong):
-        return "the request line or a header is too long"
-    return "the request is not valid HTTP/1.1"
-
-
-_COMMON = {
-    "Docker-Distribution-Api-Version": "registry/2.0",
-    "Server": "Tenure",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
 class RegistryServer(web.Server):
     """Makes the protocol of each connection and answers its requests."""
 
@@ -177,7 +126,7 @@ class RegistryServer(web.Server):
         self._admin = _beside(admin_app, self) if admin_app is not None else None
 
     def __call__(self) -> RequestHandler:
-        return Connection(self, loop=asyncio.get_running_loop(), **self._protocol_options)
+        return Connection(self, self, **self._protocol_options)
 
     def inflight(self) -> int:
         """Requests being worked on, on `/v2` and beside it."""
@@ -209,7 +158,7 @@ class RegistryServer(web.Server):
             if result is None:
                 response, sent = gone(http), 0
             else:
-                common = {**_COMMON, "X-Request-Id": arrival.origin.request_id}
+                common = {**COMMON, "X-Request-Id": arrival.origin.request_id}
                 response, sent = await send(http, result, common, close=self._must_close(arrival))
         finally:
             self._running -= 1
@@ -217,7 +166,36 @@ class RegistryServer(web.Server):
                      arrival.origin)  # fmt: skip
         return response
 
-    async def _decide(self, arrival: Arrival) -> tuple[str, Result | None]:
+    def directly(self, message: RawRequestMessage, address: str | None, scheme: str) -> DirectAnswer | None:
+        """Fulfils Direct."""
+        match = small_route(message.method, message.path)
+        if match is None or self._running >= self._max_requests:
+            return None
+        arrival = self._incoming.arrive_bodiless(message.method, message.path, message.headers, address, scheme)
+        return self._answer_directly(arrival, match)
+
+    async def _answer_directly(self, arrival: Arrival, match: Match) -> tuple[bytes, bool]:
+        started = time.perf_counter()
+        method, origin = arrival.method, arrival.origin
+        request_id.set(origin.request_id)
+        self._running += 1
+        try:
+            label, result = await self._decide(arrival, match)
+        finally:
+            self._running -= 1
+        if not isinstance(result, Answer):
+            result = error_answer(TenureError())
+        try:
+            written = small_answer(method, result, origin.request_id, close=self.draining)
+        except ValueError:
+            _log.exception("request failed", method=method, path=arrival.path)
+            result = error_answer(TenureError())
+            written = small_answer(method, result, origin.request_id, close=self.draining)
+        sent = 0 if method == "HEAD" else len(result.body)
+        self._report(label, method, arrival.path, result.status, started, 0, sent, origin)
+        return written, self.draining
+
+    async def _decide(self, arrival: Arrival, match: Match | None = None) -> tuple[str, Result | None]:
         """The route's label, and what to answer; None when there is nobody to hear it."""
         label = "unknown"
         try:
@@ -225,7 +203,7 @@ class RegistryServer(web.Server):
                 raise TooManyRequests(retry_after=1)
             if not is_ours(arrival.path):
                 raise NotFound()
-            match = find_route(arrival.http.method, arrival.path)
+            match = match or find_route(arrival.method, arrival.path)
             label = match.route.label
             self._access.check(arrival.origin, match.route.action, match.name or None)
             request = self._incoming.request(arrival, match.name, match.params)
@@ -235,7 +213,7 @@ class RegistryServer(web.Server):
         except ClientGone:
             return label, error_answer(RequestTimeout()) if arrival.body.stalled else None
         except Exception:
-            _log.exception("request failed", method=arrival.http.method, path=arrival.path)
+            _log.exception("request failed", method=arrival.method, path=arrival.path)
             return label, error_answer(TenureError(detail={"requestId": arrival.origin.request_id}))
 
     def _must_close(self, arrival: Arrival) -> bool:
@@ -280,7 +258,7 @@ def _beside(app: web.Application, server: RegistryServer) -> web.Server:
     """
 
     async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Server"] = _COMMON["Server"]
+        response.headers["Server"] = COMMON["Server"]
         if server.draining:
             response.headers["Connection"] = "close"
             response.force_close()

@@ -1,6 +1,6 @@
 """Blobs as a repository shows them: find, promise, mount, unlink."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -70,8 +70,7 @@ _UNLINK = sa.delete(repo_blobs).where(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """A blob as seen through one repository. `key` is where its bytes lie; times in microseconds."""
 
     repo_id: int

@@ -1,7 +1,6 @@
 """Manifests: find one by tag or digest, delete one."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -115,8 +114,7 @@ _CHILDREN = sa.select(manifest_edges.c.child_id).where(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
+class StoredManifest(NamedTuple):
     """A manifest as served. `payload` is b"" unless asked for; `trash` 1: removed by policy, still pullable."""
 
     id: int

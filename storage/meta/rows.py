@@ -1,27 +1,35 @@
-"""Rows whose clock was moved: only tests move it."""
+"""Rows whose clock is moved: by tests, and for as long as they have been remembered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tenure.storage.meta.database import Row
 
 
-class ShiftedRow:
-    """A copy of a row with `db_now` moved by the test offset; by column name or position."""
+class ShiftedRow(dict[str, Any]):
+    """A copy of a row with `db_now` moved; by column name or position, and it iterates over its values."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
+    def __missing__(self, key: Any) -> Any:
+        if isinstance(key, (int, slice)):
+            return list(self.values())[key]
+        raise KeyError(key)
 
-    def __getitem__(self, key: Any) -> Any:
-        return list(self._values.values())[key] if isinstance(key, (int, slice)) else self._values[key]
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def keys(self) -> list[str]:
-        return list(self._values)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values())
 
 
-def shift_clock(rows: Sequence[Any], offset: int) -> Sequence[Row]:
+def tells_time(row: Any) -> bool:
+    """Whether a column of this row is the database's clock."""
+    return "db_now" in row.keys()  # noqa: SIM118  # a row's iterator gives its values
+
+
+def shift_clock(rows: Iterable[Any], offset: int) -> Sequence[Row]:
     """Move the column `db_now` of each row by `offset` microseconds."""
-    return [ShiftedRow({**dict(row), "db_now": row["db_now"] + offset}) for row in rows]
+    return [shift_row(row, offset) for row in rows]
+
+
+def shift_row(row: Any, offset: int) -> Row:
+    """Move the column `db_now` by `offset` microseconds."""
+    shifted = ShiftedRow(row.items() if isinstance(row, ShiftedRow) else zip(row.keys(), row, strict=True))
+    shifted["db_now"] += offset
+    return shifted

@@ -1,6 +1,5 @@
 """The admin API on a real socket over a real database, and what tests ask of it."""
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -103,7 +102,7 @@ async def admin(db: Database, tmp_path: Path) -> AsyncIterator[Admin]:
     served = Admin(db, driver, Gate())
 
     async def identify(request: web.BaseRequest) -> Origin:
-        return dataclasses.replace(TESTER, actor=request.headers.get("X-Test-Actor", TESTER.actor))
+        return TESTER._replace(actor=request.headers.get("X-Test-Actor", TESTER.actor))
 
     served.context = AdminContext(
         db=db,

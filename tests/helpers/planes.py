@@ -18,6 +18,7 @@ from tenure.registry.settings import PullSettings, PushSettings
 from tenure.storage.blobs.driver import BlobDriver
 from tenure.storage.blobs.opening import open_driver
 from tenure.storage.meta.database import Database
+from tenure.storage.meta.remembering import RememberingDatabase
 from tenure.storage.settings import BlobsSettings, S3Settings
 
 
@@ -43,7 +44,8 @@ async def small_plane(new_database_url: NewDatabaseUrl, tmp_path: Path) -> Async
     """SQLite and a folder."""
     db = await open_url(await new_database_url("sqlite"))
     driver = await open_driver(BlobsSettings(), S3Settings(), tmp_path / "blobs")
-    yield _plane(db, driver)
+    # As it is served: SQLite with its memory.
+    yield _plane(RememberingDatabase(db), driver)
     await driver.close()
     await db.close()
 

@@ -29,7 +29,7 @@ async def exchange(
     sent: bytes | None = None,
     chunks: Iterable[bytes] | None = None,
 ) -> Heard:
-    """One request as docker and podman make it, with `Connection: close`.
+    """One request as docker and podman make it, alone on its connection.
 
     `target` is a path or a full address. `sent` goes with Content-Length, `chunks` with chunked encoding;
     neither: no body and no length header at all.
@@ -41,7 +41,7 @@ async def exchange(
             framing = [("Content-Length", str(len(sent)))]
         elif chunks is not None:
             framing = [("Transfer-Encoding", "chunked")]
-        writer.write(head(base, method, target, [*headers, *framing, ("Connection", "close")]))
+        writer.write(head(base, method, target, [*headers, *framing]))
         if sent is not None:
             writer.write(sent)
         elif chunks is not None:

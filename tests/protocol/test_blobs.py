@@ -30,6 +30,7 @@ from tenure.registry.plane import Plane
 from tenure.registry.uploads import start_upload
 from tenure.storage.blobs.opening import open_driver
 from tenure.storage.meta.blobs import find_blob
+from tenure.storage.meta.remembering import RememberingDatabase
 from tenure.storage.meta.tables import repo_blobs
 from tenure.storage.settings import BlobsSettings, S3Settings, Secret
 
@@ -84,12 +85,16 @@ async def test_head_says_the_same_without_bytes(plane: Plane) -> None:
     assert answer.headers == {**FIXED, "Content-Type": "application/octet-stream", "Content-Length": str(SIZE)}
 
 
-async def test_head_and_get_make_one_round_trip(plane: Plane) -> None:
+async def test_head_and_get_make_one_round_trip_at_most(plane: Plane) -> None:
     await pushed(plane)
+    db = plane.db.inner if isinstance(plane.db, RememberingDatabase) else plane.db
+    counts = []
     for handler in (head_blob, get_blob):
-        before = plane.db.round_trips
+        before = db.round_trips
         await handler(plane, head() if handler is head_blob else get())
-        assert plane.db.round_trips - before == 1
+        counts.append(db.round_trips - before)
+    # SQLite remembers for GET what HEAD has read.
+    assert counts == ([1, 0] if db is not plane.db else [1, 1])
 
 
 async def test_a_head_promises_a_lease_and_writes_only_when_half_of_it_is_gone(plane: Plane) -> None:

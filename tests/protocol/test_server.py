@@ -69,7 +69,7 @@ def handled_by(monkeypatch: pytest.MonkeyPatch, handler: Any) -> None:
     """Let GET and HEAD of blobs be answered by `handler`."""
     for method in ("GET", "HEAD"):
         route = routes._BY_PATTERN[routes.BLOB][method]
-        monkeypatch.setitem(routes._BY_PATTERN[routes.BLOB], method, replace(route, handler=handler))
+        monkeypatch.setitem(routes._BY_PATTERN[routes.BLOB], method, replace(route, handler=handler, small=False))
 
 
 async def test_head_sends_no_body_and_keeps_the_connection_in_step(base: str) -> None:

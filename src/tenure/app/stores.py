@@ -14,6 +14,7 @@ from tenure.storage.blobs.opening import open_driver
 from tenure.storage.meta.database import Database
 from tenure.storage.meta.engine import open_database
 from tenure.storage.meta.migrate import migrate, pending
+from tenure.storage.meta.remembering import RememberingDatabase
 from tenure.storage.meta.uploads import release_all_claims
 
 #: the form of a key that is never given out: asking for it shows that the store answers
@@ -61,8 +62,14 @@ async def open_stores(settings: Settings, metrics: Metrics | None) -> AsyncItera
         driver = await open_driver(settings.blobs, settings.s3, folder / "blobs", observe=observe)
         try:
             await driver.check()
-            yield Stores(MeteredDatabase(db, metrics) if metrics else db, driver)
+            yield Stores(_around(db, metrics), driver)
         finally:
             await driver.close()
     finally:
         await db.close()
+
+
+def _around(db: Database, metrics: Metrics | None) -> Database:
+    metered = MeteredDatabase(db, metrics) if metrics else db
+    # SQLite's file belongs to this process alone (cli/serve.py holds its lock).
+    return RememberingDatabase(metered) if db.dialect == "sqlite" else metered

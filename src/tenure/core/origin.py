@@ -1,10 +1,9 @@
 """Where a change comes from: what audit rows, tag events and outbox events say of it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """One request or one background job. `address` is the client's, through trusted proxies."""
 
     actor: str = "anonymous"

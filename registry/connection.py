@@ -1,0 +1,157 @@
+"""One connection: aiohttp's parser and protocol, and a direct way for small questions.
+
+A GET or HEAD without a body, alone on its connection, whose route always gives a small answer, needs none of
+what aiohttp sets up for each request (a stream of the body, a response that may be prepared, written and
+chunked, two tasks): its answer is one write. The parser is aiohttp's either way, the same values reach the same
+handlers, and what is not plain goes aiohttp's way. Both ways answer alike (tests/protocol/test_connection.py).
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler
+
+from tenure.core.errors import BadRequest, TenureError
+from tenure.registry.answering import COMMON
+from tenure.registry.errors_answer import error_answer
+
+_log = structlog.get_logger(__name__)
+
+
+#: the whole answer as bytes, and whether the connection ends with it
+DirectAnswer = Coroutine[Any, None, tuple[bytes, bool]]
+
+
+class Direct(Protocol):
+    """What a connection asks of its server."""
+
+    def directly(self, message: RawRequestMessage, address: str | None, scheme: str) -> "DirectAnswer | None":
+        """What makes the answer, and never raises; None for the ordinary way."""
+
+
+class Connection(RequestHandler):
+    """One connection. What its parser refuses is answered in the registry's own form."""
+
+    __slots__ = ("_address", "_direct", "_directly", "_scheme")
+
+    def __init__(self, server: web.Server, direct: Direct, **options: object) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]
+        self._direct = direct
+        self._directly: asyncio.Task[None] | None = None
+        self._address: str | None = None
+        self._scheme = "http"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = self.peername
+        self._address = (str(peer[0]) if isinstance(peer, tuple) else str(peer or "")) or None
+        self._scheme = "https" if self.ssl_context else "http"
+
+    def data_received(self, data: bytes) -> None:
+        # aiohttp's loop of requests waits for `_waiter`. It is taken away while the parser works, so that what
+        # arrived can be looked at before that loop wakes for it.
+        waiter, self._waiter = self._waiter, None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        if waiter is None:
+            self._refuse_broken_body()
+        elif self._messages and not waiter.done() and not self._begin_directly(waiter):
+            waiter.set_result(None)
+
+    def _begin_directly(self, waiter: "asyncio.Future[None]") -> bool:
+        message, payload = self._messages[0]
+        if (
+            len(self._messages) > 1
+            or payload is not EMPTY_PAYLOAD
+            or not isinstance(message, RawRequestMessage)
+            or message.should_close
+            or message.upgrade
+            or self._paused  # the client has not taken the answer before
+        ):
+            return False
+        answer = self._direct.directly(message, self._address, self._scheme)
+        if answer is None:
+            return False
+        self._messages.popleft()
+        assert self._parser is not None
+        self._parser.message_consumed()
+        # Without its waiter this connection is busy for all who ask: the keep-alive timer, the drain, the parser.
+        self._waiter = None
+        self._request_in_progress = True
+        # Not at once, although most could be: the answers of one turn of the loop then go out together, and reading,
+        # answering and logging in turns costs a fifth less than going through all of them for each request.
+        self._directly = self._loop.create_task(self._finish_directly(answer, waiter))
+        return True
+
+    async def _finish_directly(self, answer: DirectAnswer, waiter: "asyncio.Future[None]") -> None:
+        written, ends = b"", True
+        try:
+            written, ends = await answer
+        finally:
+            self._directly = None
+            self._end_directly(waiter, written, ends)
+
+    def _end_directly(self, waiter: "asyncio.Future[None]", written: bytes, ends: bool) -> None:
+        if self.transport is not None:
+            self.transport.write(written)
+        self._request_in_progress = False
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+        self._go_on(waiter, ends)
+
+    def _go_on(self, waiter: "asyncio.Future[None]", ends: bool) -> None:
+        if ends or self._force_close or self._close or self.transport is None:
+            waiter.cancel()
+            self.force_close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        self._waiter = waiter
+        if self._messages and not waiter.done():
+            waiter.set_result(None)
+
+    def _refuse_broken_body(self) -> None:
+        # A body whose framing is broken is dropped by the parser without a word to whoever reads it: the refusal
+        # waits behind the running request, which would wait for the idle time-out. Nothing else can be in the
+        # queue before a body has ended.
+        request = self._current_request
+        if request is not None and self._messages and not request.content.is_eof():
+            self._messages.clear()
+            self.close()
+            request.content.set_exception(web.RequestPayloadError())
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """400 for what is not HTTP, 500 for an application that let an exception out; then the connection ends."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun; only the end of the connection can tell the client")
+        error: TenureError = TenureError()
+        if status == 400:
+            error = BadRequest(_unreadable(exc))
+        else:
+            _log.error("request failed", exc_info=exc)
+        answer = error_answer(error)
+        headers = {**answer.headers, **COMMON, "Connection": "close"}
+        response = web.Response(status=answer.status, headers=headers, body=answer.body)
+        response.force_close()
+        return response
+
+
+def _unreadable(exc: BaseException | None) -> str:
+    if isinstance(exc, LineTooLong):
+        return "the request line or a header is too long"
+    return "the request is not valid HTTP/1.1"
