@@ -7,6 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= .run/data
 ARGS ?=
+# the folder of initdb and postgres of the oldest version that is supported
+OLD_PG ?= /usr/lib/postgresql/15/bin
 # Python packages only from locks with hashes, and nothing outside them.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 EDITABLE = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -44,8 +46,12 @@ conformance: $(VENV)/.ok-dev ## the official OCI suite on both profiles; needs G
 safety: $(VENV)/.ok-dev ## the safety tests with many examples (an hour or more)
 	TENURE_TEST_EXAMPLES=2000 $(BIN)/pytest tests/safety --timeout 3600 $(ARGS)
 
-safety-ci: $(VENV)/.ok-dev ## the same with some more than in `make test`
+safety-ci: $(VENV)/.ok-dev ## the same with some more than in `make test`, and all of storage on Postgres 15 if OLD_PG has it
 	TENURE_TEST_EXAMPLES=150 $(BIN)/pytest tests/safety -n 2 --dist loadfile --timeout 900 $(ARGS)
+	@if [ -x $(OLD_PG)/postgres ]; then $(OLD_PG)/postgres --version; else \
+		echo "no $(OLD_PG)/postgres (apt-get install postgresql-15): the oldest supported Postgres is not tested"; exit $(if $(CI),1,0); fi
+	@! [ -x $(OLD_PG)/postgres ] || TENURE_TEST_PG_BIN=$(OLD_PG) $(BIN)/pytest \
+		tests/suites tests/safety tests/migration -m "not slow" -n 2 --dist loadfile --timeout 900
 
 bench: $(VENV)/.ok-dev ## costs beside distribution v3, in one run; needs Go
 	$(BIN)/python bench/run.py $(ARGS)
