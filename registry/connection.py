@@ -17,7 +17,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
-from tenure.core.errors import BadRequest, TenureError
+from tenure.core.errors import BadRequest, HeadTooLarge, TenureError
 from tenure.registry.answering import COMMON
 from tenure.registry.errors_answer import error_answer
 
@@ -141,7 +141,7 @@ class Connection(RequestHandler):
             raise ConnectionError("an answer has begun; only the end of the connection can tell the client")
         error: TenureError = TenureError()
         if status == 400:
-            error = BadRequest(_unreadable(exc))
+            error = _unreadable(exc)
         else:
             _log.error("request failed", exc_info=exc)
         answer = error_answer(error)
@@ -151,7 +151,11 @@ class Connection(RequestHandler):
         return response
 
 
-def _unreadable(exc: BaseException | None) -> str:
+def _unreadable(exc: BaseException | None) -> TenureError:
     if isinstance(exc, LineTooLong):
-        return "the request line or a header is too long"
-    return "the request is not valid HTTP/1.1"
+        return HeadTooLarge(f"the request line or a header is longer than {exc.args[1]} bytes")
+    # The parser says what is wrong first, and shows the client's own bytes after an empty line.
+    reason = " ".join(getattr(exc, "message", "").partition("\n\n")[0].replace(":", "").split())
+    if reason.startswith("Too many"):
+        return HeadTooLarge("the request has too many headers")
+    return BadRequest(f"the request is not valid HTTP/1.1: {reason}" if reason else "the request is not valid HTTP/1.1")

@@ -30,7 +30,7 @@ _NO_QUERY: Mapping[str, list[str]] = {}
 class IncomingBody:
     """A request's body. Fulfils Body; `received` counts the bytes that were handed on."""
 
-    __slots__ = ("_expects", "_http", "_idle", "length", "received", "stalled")
+    __slots__ = ("_expects", "_http", "_idle", "coded", "length", "received", "stalled")
 
     def __init__(self, http: web.BaseRequest, idle: float) -> None:
         """`idle` in seconds."""
@@ -42,6 +42,9 @@ class IncomingBody:
         self.stalled = False
         announced = headers.get("Content-Length")
         self.length: int | None = int(announced) if announced else (None if "Transfer-Encoding" in headers else 0)
+        coding = headers.get("Transfer-Encoding")
+        #: compressed on the way, which nobody here undoes: the bytes would be taken for the content
+        self.coded = coding is not None and coding.strip().lower() != "chunked"
         self._expects = headers.get("Expect", "").lower() == "100-continue" and not http.content.is_eof()
 
     @property
@@ -102,6 +105,7 @@ class NoBody:
     length: int | None = 0
     received = 0
     stalled = False
+    coded = False
     unwanted = False
     left = 0
 

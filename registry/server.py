@@ -18,7 +18,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from tenure.auth.access import Access, OpenAccess
-from tenure.core.errors import NotFound, RequestTimeout, TenureError, TooManyRequests
+from tenure.core.errors import CodingUnsupported, NotFound, RequestTimeout, TenureError, TooManyRequests
 from tenure.core.origin import Origin
 from tenure.obs.log import request_id
 from tenure.registry.answering import COMMON, gone, send, small_answer
@@ -201,6 +201,8 @@ class RegistryServer(web.Server):
         try:
             if self._running > self._max_requests:
                 raise TooManyRequests(retry_after=1)
+            if arrival.body.coded:
+                raise CodingUnsupported()
             if not is_ours(arrival.path):
                 raise NotFound()
             match = match or find_route(arrival.method, arrival.path)
@@ -218,7 +220,7 @@ class RegistryServer(web.Server):
 
     def _must_close(self, arrival: Arrival) -> bool:
         body = arrival.body
-        if self.draining or body.stalled or body.unwanted:
+        if self.draining or body.stalled or body.unwanted or body.coded:
             return True
         left = body.left
         return left is None or left > _WORTH_READING

@@ -31,7 +31,7 @@ from tenure.storage.meta.uploads import Upload
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 #: The spec's form is `0-9`; the two other spellings of RFC 9110 mean the same.
-_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?\Z")
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:([0-9]{1,18})|\*))?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ async def start_upload(plane: Plane, request: Request) -> Answer:
     400 for a digest or `digest-algorithm` that is not supported.
     """
     algorithm = _algorithm(request)
-    digest = Digest.parse(request.param("digest") or "") if request.param("digest") is not None else None
+    digest = _digest(request)
     mounted = await _mount(plane, request)
     if mounted is not None:
         return _created(plane, request, mounted)
@@ -90,10 +90,9 @@ async def finish_upload(plane: Plane, request: Request) -> Answer:
     Ranges as in PATCH. 400 DIGEST_INVALID for content that hashes to something else, which also ends the
     session; a digest that is missing or not supported is 400 too, but leaves the session as it was.
     """
-    text = request.param("digest")
-    if text is None:
+    digest = _digest(request)
+    if digest is None:
         raise DigestInvalid("the closing PUT names the digest of the whole blob: ?digest=sha256:<64 hex digits>")
-    digest = Digest.parse(text)
     chunk = _chunk(request)
     upload = await _claim(plane, request)
     claim_for = plane.push.upload_claim
@@ -179,6 +178,14 @@ def _algorithm(request: Request) -> str:
     return algorithm
 
 
+def _digest(request: Request) -> Digest | None:
+    """`?digest=`; DigestInvalid for one that cannot be read, and for two that differ."""
+    given = request.query.get("digest", [])
+    if len(set(given)) > 1:
+        raise DigestInvalid("the request names two digests; one blob has one")
+    return Digest.parse(given[0]) if given else None
+
+
 def _chunk(request: Request) -> Chunk:
     """Content-Range and Content-Length, which must agree."""
     header = request.header("content-range")
@@ -186,7 +193,7 @@ def _chunk(request: Request) -> Chunk:
     if header is None:
         return Chunk(None, length)
     match = _CONTENT_RANGE.match(header.strip())
-    if match is None or int(match[2]) < int(match[1]):
+    if match is None or int(match[2]) < int(match[1]) or (match[3] and int(match[3]) <= int(match[2])):
         raise UploadInvalid(f"Content-Range {header!r} cannot be read; write first-last, for example 0-1023")
     announced = int(match[2]) - int(match[1]) + 1
     if length is not None and length != announced:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -150,28 +151,35 @@ async def test_a_token_of_60_kilobytes_passes_and_a_larger_one_is_refused_in_jso
     fits = await exchange(small, "GET", "/v2/", [("Authorization", "Bearer " + "t" * 60_000)])
     assert fits.status == 200
     answer = parsed(await raw(small, head(small, "GET", "/v2/", [("Authorization", "t" * 70_000)])))
-    assert refusal(answer) == (400, "UNSUPPORTED")
+    assert refusal(answer) == (431, "UNSUPPORTED")
     assert answer["Connection"] == "close"
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "status", "said"),
     [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello\r\n\r\n",
-        b"GET /v2/ HTTP/1.1\r\nno colon here\r\n\r\n",
-        b"GET /v2/ HTTP/1.1\r\nX-A: a\x00b\r\n\r\n",
-        b"GET /v2/" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        PUT + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        PUT + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-        PUT + b"Content-Length: -1\r\n\r\n{}",
-        b"G\xffT /v2/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello\r\n\r\n", 400, "HTTPS traffic on an HTTP port"),
+        (b"GET /v2/ HTTP/1.1\r\nno colon here\r\n\r\n", 400, "header token"),
+        (b"GET /v2/ HTTP/1.1\r\nX-A: a\x00b\r\n\r\n", 400, "header value"),
+        (b"GET /v2/ HTTP/1.1\r\n\r\n", 400, "Missing 'Host' header"),
+        (b"GET /v2/" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431, "longer than 16384 bytes"),
+        (b"GET /v2/ HTTP/1.1\r\n" + b"X-A: b\r\n" * 300 + b"\r\n", 431, "too many headers"),
+        (PUT + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "not valid HTTP"),
+        (PUT + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, "Content-Length"),
+        (PUT + b"Content-Length: -1\r\n\r\n{}", 400, "Content-Length"),
+        (PUT + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, "Transfer-Encoding"),
+        (b"G\xffT /v2/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "method"),
     ],
-    ids=["tls", "no colon", "NUL in header", "long path", "length and chunked", "two lengths", "negative", "method"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_is_not_http_is_answered_in_json_and_the_connection_ends(small: str, sent: bytes) -> None:
+async def test_what_is_not_http_is_answered_in_json_and_the_connection_ends(
+    small: str, sent: bytes, status: int, said: str
+) -> None:
     answer = parsed(await raw(small, sent))
-    assert refusal(answer) == (400, "UNSUPPORTED")
+    assert refusal(answer) == (status, "UNSUPPORTED")
     assert answer["Connection"] == "close"
+    assert said in json.loads(answer.body)["errors"][0]["message"]
+    assert b"no colon here" not in answer.body
 
 
 async def test_broken_chunks_are_refused_at_once(small_plane: Plane) -> None:

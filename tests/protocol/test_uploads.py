@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from helpers.requests import Sent, body, content_of, request
+from helpers.wire import exchange
 from tenure.core.digest import Digest
 from tenure.core.errors import (
     BlobUnknown,
@@ -273,7 +274,22 @@ async def test_a_chunk_out_of_order_is_416_and_the_session_lives_on(
 
 
 @pytest.mark.parametrize(
-    "content_range", ["", "-", "0-", "-9", "9-0", "a-b", "0-9, 10-19", "0--9", "0-9x", "bytes 0-9/x", "1" * 30 + "-2"]
+    "content_range",
+    [
+        "",
+        "-",
+        "0-",
+        "-9",
+        "9-0",
+        "a-b",
+        "0-9, 10-19",
+        "0--9",
+        "0-9x",
+        "bytes 0-9/x",
+        "bytes 0-9/3",
+        "bytes 0-9/9",
+        "1" * 30 + "-2",
+    ],
 )
 async def test_a_content_range_that_cannot_be_read_is_400(small_plane: Plane, content_range: str) -> None:
     session = await start(small_plane)
@@ -286,7 +302,7 @@ async def test_a_content_range_that_cannot_be_read_is_400(small_plane: Plane, co
     assert await range_of(small_plane, session) == "0-0"
 
 
-@pytest.mark.parametrize("content_range", ["0-9", "bytes 0-9/*", "bytes 0-9/300000", "bytes=0-9"])
+@pytest.mark.parametrize("content_range", ["0-9", "bytes 0-9/*", "bytes 0-9/300000", "bytes 0-9/10", "bytes=0-9"])
 async def test_content_range_may_be_spelt_as_http_does(small_plane: Plane, content_range: str) -> None:
     session = await start(small_plane)
     await patch_upload(small_plane, patch(session, body(CONTENT[:10]), content_range))
@@ -455,3 +471,11 @@ def short_claims(plane: Plane) -> Plane:
     """The same registry with claims of 0.3 s, so that those of the dead run out within the test."""
     settings = type(plane.push)(upload_claim=Duration(300_000))
     return replace(plane, push=settings)
+
+
+async def test_two_digests_for_one_blob_are_refused(small: str) -> None:
+    two = f"digest={DIGEST}&digest=sha256:{'0' * 64}"
+    answer = await exchange(small, "POST", f"/v2/app/blobs/uploads/?{two}", sent=CONTENT)
+    assert answer.status == 400 and b"DIGEST_INVALID" in answer.body
+    same = await exchange(small, "POST", f"/v2/app/blobs/uploads/?digest={DIGEST}&digest={DIGEST}", sent=CONTENT)
+    assert same.status == 201

@@ -117,6 +117,18 @@ class BodyTooLarge(BadRequest):
     code, status = "SIZE_INVALID", 413
 
 
+class HeadTooLarge(BadRequest):
+    """the request line or a header is too long, or there are too many headers"""
+
+    status = 431
+
+
+class CodingUnsupported(BadRequest):
+    """a body comes as it is or chunked; no other Transfer-Encoding is understood"""
+
+    status = 501
+
+
 class RequestTimeout(BadRequest):
     """the request's body stopped arriving; send it again on a new connection"""
 
