@@ -21,8 +21,10 @@ document that a running registry serves at `/api/v1/openapi.json`.
   `cursor` of the next page. A page may hold fewer items than `limit` and still have a next one.
 * Fields and query parameters that are not described here are refused with 400, by name.
 * `?dry_run=1` on a change checks everything, answers what would happen, and changes nothing.
-* `Idempotency-Key` on POST: the same request with the same key gets its first answer again for 24 hours
-  (`Idempotency-Replayed: true`); another request with the same key gets 422; while the first runs, 409.
+* Bodies are sent with `Content-Type: application/json` and uncompressed; another type, or none, gets 415.
+* `Idempotency-Key` on every change (POST, PUT and DELETE): the same request with the same key gets its first
+  answer again for 24 hours (`Idempotency-Replayed: true`), whatever happened since; another request with the same
+  key gets 422; while the first runs, 409. What was refused, and a rehearsal, leave the key unused.
 * `If-Match` and `If-None-Match` on PUT and DELETE compare with the `ETag` that GET gave; 412 where they do not fit.
 * Refusals are `application/problem+json` (RFC 9457) with `code`, `detail`, `reasons` and `request_id`.
 * The right a caller needs on the repository (without one: on the registry) stands beside each address.

@@ -64,9 +64,11 @@ class Dispatcher:
             return _render(route, await route.handler(call))
         conditions = _conditions(route, request)
         key = read_idempotency_key(request)
-        if key is None or not route.idempotency_key or call.query.dry_run:
+        if key is None or call.query.dry_run:
             return await _change(route, call, conditions, None)
-        parts = (route.method.encode(), request.raw_path.encode("utf-8", "surrogateescape"), raw)
+        # With its conditions: asked under another one, it is another request.
+        said = (route.method, request.raw_path, repr(conditions))
+        parts = (*(part.encode("utf-8", "surrogateescape") for part in said), raw)
         return await _once(route, call, conditions, key, hashlib.sha256(b"\0".join(parts)).digest())
 
 

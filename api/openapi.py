@@ -22,7 +22,7 @@ REFUSALS = {
     409: "What is stored forbids it: it is in use (`reasons` say by what), or the same request is still running.",
     412: "If-Match or If-None-Match does not fit what is stored now.",
     413: "The body is larger than 1 MiB.",
-    415: "The body is not application/json.",
+    415: "The body is compressed, or the Content-Type is absent or not application/json.",
     422: "This Idempotency-Key was used for another request.",
     429: "Too many requests at once; Retry-After says when to come again.",
     503: "A store does not answer; Retry-After says when to come again.",
@@ -127,7 +127,7 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 
 def _headers(route: Route) -> list[dict[str, Any]]:
     said: dict[str, str] = {}
-    if route.idempotency_key:
+    if route.mutates:
         said["Idempotency-Key"] = "The same key with the same request gives the first answer again for 24 hours."
     if route.mutates and route.etag is not None:
         said["If-Match"] = "Only when the entity tag is still one of these."

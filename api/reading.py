@@ -11,6 +11,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tenure.api.route import Query, Route
+from tenure.api.schemas import GRAMMARS
 from tenure.core.errors import BadRequest, BodyTooLarge, MediaTypeUnsupported, RequestTimeout
 from tenure.core.media import bare
 
@@ -19,6 +20,8 @@ IDLE_SECONDS = 30.0  # a body of 1 MiB that stops arriving for this long is give
 _MAX_PAIRS = 100
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `(.*)`)?\Z", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `(.*)`)?\Z", re.DOTALL)
+#: msgspec's words for a text of the wrong grammar -> ours
+_GRAMMARS = {f"Expected `str` matching regex {pattern!r}": f"must {words}" for pattern, words in GRAMMARS.items()}
 _KEY = re.compile(r"[!-~]{1,255}\Z")
 _ENTITY_TAG = re.compile(r'(?:W/)?"[!#-~]*"')
 
@@ -55,8 +58,10 @@ async def read_body(route: Route, request: web.Request) -> tuple[bytes, Any]:
         if request.body_exists and await _at_most(request, 0):
             raise BadRequest("this address takes no body")
         return b"", None
-    if bare(request.headers.get("Content-Type", "")) != "application/json":
-        raise MediaTypeUnsupported()
+    said = request.headers.get("Content-Type", "")
+    if bare(said) != "application/json":
+        found = f"this one says {_short(said)!a}" if said else "this one has none"
+        raise MediaTypeUnsupported(f"a body is sent with Content-Type: application/json; {found}")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise MediaTypeUnsupported("the body must not be compressed")
     raw = await _at_most(request, MAX_BODY)
@@ -126,7 +131,7 @@ def _sentence(noun: str, error: str) -> str:
             where = f" in {found[2]}" if found[2] else ""
             return f"the {noun} {_short(found[1])}{where} {verb}"
     text, _, where = error.partition(" - at `")
-    name = where.rstrip("`").removeprefix("$.").removeprefix("$")
+    name, text = where.rstrip("`").removeprefix("$.").removeprefix("$"), _GRAMMARS.get(text, text)
     return f"the {noun} {_short(name)}: {_short(text)}" if name else f"the body: {_short(text)}"
 
 

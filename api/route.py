@@ -112,11 +112,6 @@ class Route:
         return issubclass(self.query, PageQuery)
 
     @property
-    def idempotency_key(self) -> bool:
-        """Whether the route takes an Idempotency-Key; the other methods are idempotent by themselves."""
-        return self.method == "POST"
-
-    @property
     def refusals(self) -> tuple[int, ...]:
         """Every status other than success that this route may answer with, apart from 500."""
         found = {400, 429, 503}
@@ -125,13 +120,11 @@ class Route:
         if self.parameters:
             found.add(404)
         if self.mutates:
-            found.add(409)
+            found |= {409, 422}
         if self.etag is not None and self.mutates:
             found.add(412)
         if self.body is not None:
             found |= {413, 415}
-        if self.idempotency_key:
-            found.add(422)
         return tuple(sorted(found))
 
 

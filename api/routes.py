@@ -79,7 +79,8 @@ _OF_TAGS = (
         name="tag.history", method="GET", path=_TAG + "/history", group="tags",
         handler=tags.history, action="pull", query=PageQuery, answer=TagEventPage,
         summary="Show the history of a tag",
-        description="Every move, newest first, with who made it and why: also of a tag that is gone.",
+        description="Every move, newest first, with who made it and why: also of a tag that is gone. 404 for one that "
+        "never was.",
     ),
     Route(
         name="tag.restore", method="POST", path=_TAG + "/restore", group="tags",

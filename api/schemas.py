@@ -7,11 +7,22 @@ from msgspec import Meta
 
 from tenure.api.route import ChangeQuery, PageQuery
 
+_DIGEST = r"^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+_PREFIX = r"^[a-z0-9._/-]*$"
+
+#: what a text that does not match must be or have, in words: nobody should have to read a regular expression
+GRAMMARS = {
+    _DIGEST: "be sha256: and 64, or sha512: and 128 lower-case hex digits",
+    _PRINTABLE: "have no control characters",
+    _PREFIX: "have only a-z 0-9 . _ - and /",
+}
+
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-DigestText = Annotated[str, Meta(pattern=r"^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
+DigestText = Annotated[str, Meta(pattern=_DIGEST)]
 Bytes = Annotated[int, Meta(ge=0)]
 #: free text that a database takes: no control characters
-Text = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, Meta(max_length=1000, pattern=_PRINTABLE)]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,9 +264,7 @@ class AuditPage(Answer, frozen=True, kw_only=True):
 class RepositoriesQuery(PageQuery, frozen=True, kw_only=True):
     """Which repositories."""
 
-    prefix: Annotated[
-        str, Meta(max_length=255, pattern=r"^[a-z0-9._/-]*$", description="Only names that begin with this.")
-    ] = ""
+    prefix: Annotated[str, Meta(max_length=255, pattern=_PREFIX, description="Only names that begin with this.")] = ""
 
 
 class ManifestsQuery(PageQuery, frozen=True, kw_only=True):

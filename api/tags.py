@@ -51,16 +51,20 @@ async def delete(call: Call) -> Reply:
 
 async def history(call: Call) -> Reply:
     """Of one tag, or where the path names none, of all tags of the repository."""
+    tag = call.params.get("tag")
     found, last = cut(
         await tags.tag_history(
             call.db,
             call.repository,
-            call.params.get("tag"),
+            tag,
             limit=call.query.limit + 1,
             before=cursor_number(call.query.cursor),
         ),
         call.query.limit,
     )
+    # An empty list would say that there is such a tag; a page behind the last one may be empty.
+    if tag is not None and not found and call.query.cursor is None:
+        raise ManifestUnknown(f"tag {tag} is not known in {call.repository} and never was")
     return Reply(TagEventPage(items=[_event(event) for event in found], next=next_cursor(last.id if last else None)))
 
 

@@ -60,7 +60,7 @@ async def test_refusals_are_problem_details_with_a_sentence(admin: Admin) -> Non
         ("cursor=WyJcdTAwMDAiXQ", "cursor"),
         ("cursor=Wy0xXQ", "cursor"),
         ("prefix=%ff", "the query is not percent-encoded UTF-8"),
-        ("prefix=%00", "prefix"),
+        ("prefix=%00", "the query parameter prefix: must have only a-z 0-9 . _ - and /"),
         ("&".join(f"p{number}=1" for number in range(101)), "100 parameters"),
     ],
 )
@@ -84,7 +84,7 @@ async def test_cursors_of_other_lists_are_refused(admin: Admin, cursor: str) -> 
         (b"{}", "the field digest is missing"),
         (b'{"digest": 3}', "the field digest"),
         (b'{"digest": "%s", "digest": "%s"}' % (NOBODY.encode(), NOBODY.encode()), "twice"),
-        (b'{"digest": "sha256:short"}', "the field digest"),
+        (b'{"digest": "sha256:short"}', "the field digest: must be sha256: and 64, or sha512: and 128 lower-case hex"),
         (b'{"digest": "%s", "force": true}' % NOBODY.encode(), "the field force is not known here"),
     ],
 )
@@ -96,8 +96,15 @@ async def test_bad_bodies_are_refused_by_name(admin: Admin, body: bytes, sentenc
 
 async def test_bodies_are_json_of_one_mebibyte_at_most(admin: Admin) -> None:
     path, plain = f"{APP}/tags/v1", b'{"digest": "%s"}' % NOBODY.encode()
-    for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}):
-        assert (await admin.send("PUT", path, plain, headers)).status == 415
+    for headers, found in (
+        ({}, "this one has none"),
+        ({"Content-Type": "text/plain"}, "this one says 'text/plain'"),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, "says 'application/x-www-form-urlencoded'"),
+        ({"Content-Type": "bäd"}, "this one says '"),
+    ):
+        told = await admin.send("PUT", path, plain, headers)
+        assert (told.status, told.headers["content-type"]) == (415, "application/problem+json")
+        assert "is sent with Content-Type: application/json; " in told.body["detail"] and found in told.body["detail"]
     json_type = {"Content-Type": "application/json; charset=utf-8"}
     assert (await admin.send("PUT", path, plain, json_type)).status == 404
     assert (await admin.send("PUT", path, plain, {**json_type, "Content-Encoding": "gzip"})).status == 415
@@ -160,6 +167,40 @@ async def test_a_key_gives_the_first_answer_again(admin: Admin) -> None:
     assert again.headers["etag"] == first.headers["etag"]
     assert again.headers["idempotency-replayed"] == "true" and "idempotency-replayed" not in first.headers
     assert changed(before, await dump(admin.db)) == set()
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_a_key_works_on_every_changing_method(admin: Admin, method: str) -> None:
+    """The lost answer is given again, though the tag has been moved or made anew by somebody else since."""
+    first = await put_image(admin.db, "team/app", "v1", seed="a")
+    second = await put_image(admin.db, "team/app", "v2", seed="b")
+    path, body = f"{APP}/tags/v1", {"digest": str(second.digest)} if method == "PUT" else None
+    seen = (await admin.ask("GET", path)).headers["etag"]
+    key = {"Idempotency-Key": "run-42", "If-Match": seen}
+    told = await admin.ask(method, path, body, key)
+    assert told.status == 200
+    assert (await admin.ask("PUT", path, {"digest": str(first.digest)})).status == 200
+    before = await dump(admin.db)
+    again = await admin.ask(method, path, body, key)
+    assert (again.status, again.heard.body) == (200, told.heard.body)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers.get("etag") == told.headers.get("etag")
+    assert changed(before, await dump(admin.db)) == set()
+    # Asked under another condition it is another request.
+    await _problem(admin, 422, method, path, body, {"Idempotency-Key": "run-42"})
+    await _problem(admin, 422, method, path, body, {"Idempotency-Key": "run-42", "If-Match": '"other"'})
+    await _problem(admin, 400, method, path, body, {"Idempotency-Key": "two words"})
+
+
+async def test_a_repository_is_deleted_once_under_a_key(admin: Admin) -> None:
+    await put_image(admin.db, "team/app", "v1", seed="a")
+    told = await admin.ask("DELETE", APP, None, {"Idempotency-Key": "k"})
+    await put_image(admin.db, "team/app", "v9", seed="b")
+    again = await admin.ask("DELETE", APP, None, {"Idempotency-Key": "k"})
+    assert (again.status, again.body) == (200, told.body)
+    assert (await admin.ask("GET", f"{APP}/tags/v9")).status == 200
+    await _problem(admin, 404, "DELETE", "/repositories/none", None, {"Idempotency-Key": "other"})
+    assert (await admin.ask("DELETE", APP, None, {"Idempotency-Key": "other"})).status == 200
 
 
 async def test_a_key_belongs_to_one_request_of_one_actor(admin: Admin) -> None:
@@ -228,8 +269,7 @@ async def test_every_change_can_be_rehearsed_and_leaves_nothing(admin: Admin) ->
     for route in changes:
         path = route.path.format(**names, tag="v2" if route.name == "tag.restore" else "v1")
         before = await dump(admin.db)
-        key = {"Idempotency-Key": "k"} if route.idempotency_key else {}
-        told = await admin.ask(route.method, path + "?dry_run=1", bodies.get(route.name), key)
+        told = await admin.ask(route.method, path + "?dry_run=1", bodies.get(route.name), {"Idempotency-Key": "k"})
         assert told.status == route.status, (route.name, told.body)
         assert told.body["dry_run"] is True
         assert changed(before, await dump(admin.db)) == set(), route.name

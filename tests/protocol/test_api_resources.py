@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from helpers.admin import APP, Admin, changed, dump, segment, store
 from helpers.images import config_of, image, index, push, put_blob, put_image
+from tenure.api.paging import next_cursor
 from tenure.core import media
 from tenure.core.digest import Digest
 from tenure.storage.meta.tables import blobs, objects
@@ -135,6 +136,16 @@ async def test_history_names_every_move_with_actor_and_cause(admin: Admin) -> No
     assert [event["tag"] for event in whole["items"]] == ["v1", "v1", "other"]
     rest = (await admin.ask("GET", f"{APP}/history?limit=3&cursor={whole['next']}")).body
     assert [event["tag"] for event in rest["items"]] == ["v1"] and rest["next"] is None
+
+
+async def test_a_tag_that_never_was_has_no_history_to_show(admin: Admin) -> None:
+    await put_image(admin.db, "team/app", "v1")
+    told = await admin.ask("GET", f"{APP}/tags/v7/history")
+    assert (told.status, told.body["code"]) == (404, "MANIFEST_UNKNOWN")
+    assert told.body["detail"] == "tag v7 is not known in team/app and never was"
+    page = (await admin.ask("GET", f"{APP}/tags/v1/history")).body
+    behind = f"limit=1&cursor={next_cursor(page['items'][-1]['id'])}"
+    assert (await admin.ask("GET", f"{APP}/tags/v1/history?{behind}")).body == {"items": [], "next": None}
 
 
 async def test_a_tag_goes_back_to_a_point_of_its_history(admin: Admin) -> None:

@@ -14,7 +14,7 @@ from tenure.api.openapi import PREFIX, document
 from tenure.api.parameters import PARAMETERS
 from tenure.api.route import ChangeQuery, Query, Route, faults
 from tenure.api.routes import ROUTES
-from tenure.api.schemas import Answer, Removal
+from tenure.api.schemas import GRAMMARS, Answer, Removal
 
 DOCS = Path(__file__).parents[3] / "docs" / "api.md"
 GOOD = next(route for route in ROUTES if route.name == "tag.move")
@@ -132,6 +132,22 @@ def test_refusals_follow_from_what_a_route_is() -> None:
     assert of("openapi.show") == (400, 429, 503)
     assert set(of("tag.move")) >= {400, 401, 403, 404, 409, 412, 413, 415}
     assert 422 in of("tag.restore") and 412 not in of("tag.restore")
+    assert 422 in of("tag.move") and 422 in of("repository.delete") and 422 not in of("tag.show")
+
+
+def test_every_change_takes_an_idempotency_key() -> None:
+    for operations in document(ROUTES)["paths"].values():
+        for method, operation in operations.items():
+            headers = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"}
+            assert ("Idempotency-Key" in headers) == (method != "get"), operation["operationId"]
+
+
+def test_every_grammar_of_what_is_taken_has_words() -> None:
+    """What is refused is told in words and not as a regular expression."""
+    taken = {struct for route in ROUTES for struct in (route.query, route.body) if struct is not None}
+    _, components = msgspec.json.schema_components(taken)
+    found = set(re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(components)))
+    assert found == {json.dumps(pattern)[1:-1] for pattern in GRAMMARS}
 
 
 def test_routes_are_values() -> None:
