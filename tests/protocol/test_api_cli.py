@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -159,10 +160,84 @@ async def test_a_refusal_by_protection_says_what_protects(tenure: Run, admin: Ad
 
 
 async def test_a_registry_that_is_not_there_is_told_kindly(tenure: Run, admin: Admin) -> None:
-    away = await tenure("repo", "ls", "--server", "http://127.0.0.1:1")
-    assert away.code == 1
-    assert "No answer from http://127.0.0.1:1" in away.err and "--server" in away.err
-    assert "Traceback" not in away.err
+    how = "; name a registry with --server or TENURE_SERVER, or start one with: tenure serve\n"
+    for server, reason in (
+        ("http://127.0.0.1:1", "the connection was refused"),
+        ("http://localhost:1", "the connection was refused"),
+        ("http://nowhere.invalid", "the name of the host is not known"),
+        (admin.address.replace("http:", "https:"), "it does not speak TLS there; does its address begin with http://?"),
+    ):
+        away = await tenure("repo", "ls", "--server", server.replace("//", "//me:hush@"))
+        assert (away.code, away.out) == (1, "")
+        assert away.err == f"No answer from {server}: {reason}{how}"
     # Something answers, but it is no registry.
     wrong = await tenure("repo", "ls", "--server", admin.address + "/metrics")
-    assert wrong.code == 1 and "not as Tenure does" in wrong.err
+    assert wrong.code == 1 and wrong.err == f"{admin.address} answers 404, but not as Tenure does{how}"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", "the connection was closed before an answer came"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "what answers there does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "the answer ended before it was complete"),
+    ],
+)
+async def test_something_that_is_no_registry_is_told_kindly(tenure: Run, said: bytes, reason: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as other:
+        server = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        told = await tenure("repo", "ls", "--server", server)
+    assert told.code == 1 and told.err.startswith(f"No answer from {server}: {reason}; name a registry")
+
+
+@pytest.mark.parametrize("server", ["ftp://x", "http://", "http://x:99999", "http://me:hush@[::1", "http://a..b"])
+async def test_an_address_that_is_none_is_wrong_usage(tenure: Run, server: str) -> None:
+    told = await tenure("repo", "ls", "--server", server)
+    assert told.code == 2 and "such as http://127.0.0.1:5000, not '" in told.err and told.err.count("\n") == 1
+    assert "hush" not in told.err
+
+
+async def test_a_tag_that_never_was_has_no_history(tenure: Run, admin: Admin, made: Made) -> None:
+    never = await tenure("history", "team/app:v7")
+    assert (never.code, never.out) == (3, "")
+    assert never.err == "Refused: tag v7 is not known in team/app and never was\n"
+    assert (await tenure("tag", "rm", "team/app:v1", "--yes")).code == 0
+    gone = await tenure("history", "team/app:v1", "-o", "json")
+    assert [event["cause"] for event in json.loads(gone.out)] == ["delete", "push"]
+
+
+async def test_a_bad_name_is_refused_in_words(tenure: Run, made: Made) -> None:
+    grammar = "a tag has up to 128 characters from A-Z a-z 0-9 _ . - and does not begin with . or -"
+    for arguments in (["team/app:-x", "v1"], ["team/app:a b", "v1"], ["team/app:v1", "-x"], ["team/app:v1", "a b"]):
+        told = await tenure("tag", "move", "--", *arguments)
+        assert (told.code, told.err) == (1, f"Refused: {grammar}\n"), arguments
+    told = await tenure("tag", "move", "team/app:v1", "sha256:short")
+    assert told.code == 1
+    assert told.err == "Refused: the field digest: must be sha256: and 64, or sha512: and 128 lower-case hex digits\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        (["repo"], set()),
+        (["repo", "ls"], {"--prefix"}),
+        (["repo", "show"], {"--repository"}),
+        (["repo", "rm"], {"--repository", "--dry-run", "--yes"}),
+        (["tag"], set()),
+        (["tag", "ls"], {"--repository"}),
+        (["tag", "show"], {"--reference"}),
+        (["tag", "move"], {"--reference", "--target", "--dry-run"}),
+        (["tag", "rm"], {"--reference", "--dry-run", "--yes"}),
+        (["history"], {"--reference", "--limit"}),
+    ],
+)
+async def test_help_lists_what_a_command_heeds(tenure: Run, command: list[str], own: set[str]) -> None:
+    shown = await tenure(*command, "--help")
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown.out))
+    assert flags == (own | {"--server", "--output"} if own else set()), shown.out

@@ -13,6 +13,8 @@ from tenure.api.openapi import PREFIX
 from tenure.api.routes import ROUTES
 from tenure.api.schemas import Problem
 from tenure.cli.output import WrongUsage, note
+from tenure.cli.unreachable import reason
+from tenure.config.values import hide_password
 
 FAILED, USAGE, NOT_FOUND, DENIED, BLOCKED = 1, 2, 3, 4, 5
 
@@ -86,13 +88,13 @@ class Client:
             ) as answer:
                 raw = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"no answer from {self._shown()}: {error or type(error).__name__}") from error
+            raise Unreachable(f"No answer from {self._shown()}: {reason(error)}") from error
         if answer.status != route.status:
             raise self._refusal(answer.status, raw)
         try:
             return msgspec.json.decode(raw, type=route.answer or Any)
         except msgspec.DecodeError as error:
-            raise Unreachable(f"{self._shown()} answers, but not as Tenure does: {error}") from error
+            raise Unreachable(f"{self._shown()} answers, but not as this version of Tenure does") from error
 
     async def pages(
         self,
@@ -121,7 +123,7 @@ class Client:
         try:
             return Refused(msgspec.json.decode(raw, type=Problem))
         except msgspec.DecodeError:
-            return Unreachable(f"{self._shown()} answers {status}, but not as Tenure does; is it a Tenure registry?")
+            return Unreachable(f"{self._shown()} answers {status}, but not as Tenure does")
 
     def _shown(self) -> str:
         return f"{urlsplit(self._server).scheme}://{self.host}"
@@ -141,19 +143,27 @@ def run(server: str, work: Callable[[Client], Awaitable[int]]) -> int:
                 note(f"  - {reason}")
         return refused.exit_code
     except Unreachable as error:
-        note(f"{str(error)[:1].upper()}{str(error)[1:]}")
-        note("Name the registry with --server or TENURE_SERVER, or start one with: tenure serve")
+        note(f"{error}; name a registry with --server or TENURE_SERVER, or start one with: tenure serve")
         return FAILED
     except KeyboardInterrupt:
         return 130
 
 
 async def _connected(server: str, work: Callable[[Client], Awaitable[int]]) -> int:
-    parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise WrongUsage(f"--server takes an address such as http://127.0.0.1:5000, not {server!r}")
+    if not _is_address(server):
+        shown = hide_password(server)
+        raise WrongUsage(f"--server and TENURE_SERVER take an address such as http://127.0.0.1:5000, not {shown!r}")
     async with aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session:
         return await work(Client(session, server))
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+        (parts.hostname or "").encode("idna")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or brackets that are none; a name that no name service could know
+        return False
 
 
 def split_reference(text: str, host: str) -> tuple[str, str | None]:
