@@ -1,8 +1,9 @@
 """CPU per manifest GET by tag and per blob HEAD: Tenure on both profiles beside distribution v3, in one run.
 
-`python bench/small_requests.py`. Rounds are interleaved, medians are compared, the ratio of CPU decides; requests
-per second and latencies are printed for what they are worth on a machine that also runs the load. The exit code is
-1 when Tenure on SQLite + folder needs more than GOAL times the reference's CPU on either request.
+`python bench/small_requests.py`. Each profile is compared with distribution on the same kind of store. Rounds are
+interleaved, medians are compared, the ratio of CPU decides; requests per second and latencies are printed for what
+they are worth on a machine that also runs the load. The exit code is 1 when Tenure needs more than GOAL times the
+reference's CPU on a request that is judged.
 """
 
 import argparse
@@ -25,6 +26,9 @@ from content import Image, push_image  # noqa: E402
 
 RESULTS = HERE / "results"
 GOAL = 0.4
+#: Shown and not judged: Tenure asks the primary database about each blob, distribution its own memory, which what
+#: happens on another replica does not reach.
+UNJUDGED = (("tenure postgres-s3", "blob HEAD"),)
 ROUNDS = 5
 CONNECTIONS = 8
 WARM_UP = 2_000
@@ -52,9 +56,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="CPU per small request beside distribution v3")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--requests", type=int, default=REQUESTS, help="of each kind, per server and round")
-    parser.add_argument("--peer", choices=peers.NAMES, action="append", help="only these; the reference always runs")
+    parser.add_argument("--peer", choices=peers.NAMES, action="append", help="only these and their references")
     asked = parser.parse_args()
-    names = [name for name in peers.NAMES if not asked.peer or name in asked.peer or name == peers.REFERENCE]
+    names = peers.chosen(asked.peer)
     facts = measure.provenance()
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(peers.serve(name)) for name in names]
@@ -122,13 +126,13 @@ def _print(
     print("small requests: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"{CONNECTIONS} connections, load generator on the same cores, rounds interleaved, medians\n")
     print(
-        f"{'operation':20} {'registry':22} {'CPU us':>8} {'max/min':>8} {'x v3':>6} {'req/s':>8}"
+        f"{'operation':20} {'registry':22} {'CPU us':>8} {'max/min':>8} {'x ref':>6} {'req/s':>8}"
         f" {'p50 us':>8} {'p99 us':>8}"
     )
     for operation in OPERATIONS:
         for name in names:
             all_ = rounds[name, operation]
-            ratio = medians[name, operation] / medians[peers.REFERENCE, operation]
+            ratio = medians[name, operation] / medians[peers.reference_of(name), operation]
             print(
                 f"{operation:20} {name:22} {medians[name, operation]:8.1f}"
                 f" {measure.spread([one.cpu_us for one in all_]):8.2f} {ratio:6.2f}"
@@ -148,15 +152,14 @@ def _verdict(names: list[str], medians: dict[tuple[str, str], float]) -> int:
     worst = 0
     print()
     for name in names:
-        if name == peers.REFERENCE:
+        reference = peers.reference_of(name)
+        if reference == name:
             continue
         for operation in OPERATIONS:
-            ratio = medians[name, operation] / medians[peers.REFERENCE, operation]
-            binding = name == peers.NAMES[0]
-            print(
-                f"{name}, {operation}: {ratio:.2f}x {peers.REFERENCE},"
-                f" {'within' if ratio <= GOAL else 'ABOVE'} {GOAL}{'' if binding else ' (for information)'}"
-            )
+            ratio = medians[name, operation] / medians[reference, operation]
+            verdict = "within" if ratio <= GOAL else "ABOVE"
+            binding = (name, operation) not in UNJUDGED
+            print(f"{name}, {operation}: {ratio:.2f}x {reference}, {verdict} {GOAL}{'' if binding else ' (unjudged)'}")
             worst = max(worst, int(binding and ratio > GOAL))
     return worst
 

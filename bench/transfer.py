@@ -48,9 +48,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="push and pull of one large blob beside distribution v3")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--size", type=int, default=SIZE, help="bytes")
-    parser.add_argument("--peer", choices=peers.NAMES, action="append", help="only these; the reference always runs")
+    parser.add_argument("--peer", choices=peers.NAMES, action="append", help="only these and their references")
     asked = parser.parse_args()
-    names = [name for name in peers.NAMES if not asked.peer or name in asked.peer or name == peers.REFERENCE]
+    names = peers.chosen(asked.peer)
     facts = measure.provenance()
     found: Rounds = {(name, operation): [] for operation in OPERATIONS for name in names}
     with contextlib.ExitStack() as stack:
