@@ -40,6 +40,10 @@ def size(text: str) -> Size:
     return Size.parse(text)
 
 
+#: what one part of an upload, the beginnings of others and a few downloads take side by side (blobs/budget.py)
+LEAST_MEMORY_BUDGET = size("16MiB")
+
+
 class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[database]`"""
 
@@ -60,7 +64,7 @@ class BlobsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
     #: send clients to the store with a signed URL: auto (only where s3.public_endpoint is set), on, off
     redirect: Literal["auto", "on", "off"] = "auto"
-    #: memory that all running uploads and downloads together may hold
+    #: memory that all running uploads and downloads together may hold; at least 16MiB
     memory_budget: Size = size("128MiB")
     #: how long a request may wait for a store that does not answer before it fails with 503
     retry_for: Duration = duration("20s")

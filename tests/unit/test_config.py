@@ -14,6 +14,8 @@ from tenure.config.load import Value, keys, load
 from tenure.config.rules import ConfigError, is_loopback, parse_listen, sqlite_path
 from tenure.config.tree import Settings
 from tenure.config.values import hide_password, show
+from tenure.storage.blobs.budget import FIRST, MemoryBudget
+from tenure.storage.blobs.folder import READ_SIZE
 from tenure.storage.settings import Secret
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +82,11 @@ def test_the_file_in_the_working_directory_is_found(tmp_path: Path, monkeypatch:
         ('[database]\nurl = "mysql://a:secret@b/c"\n', r"mysql://a:\*\*\*@b/c' must begin with sqlite:///"),
         ('[blobs]\nurl = "gs://b"\n', "must begin with file:/// or s3://"),
         ('[blobs]\nredirect = "on"\n', "a folder has no address"),
+        (
+            "[blobs]\nmemory_budget = 0\n",
+            r'blobs.memory_budget: must be at least "16MiB", .* \(from .*\)$',
+        ),
+        ('[blobs]\nmemory_budget = "15MiB"\n', "blobs.memory_budget: must be at least"),
         ('[s3]\npart_size = "1MiB"\n', "at least 5MiB"),
         ('[s3]\naccess_key = "x"\n', "s3.access_key: needs s3.secret_key too"),
         ('[log]\naccess = "maybe"\n', "must be true or false"),
@@ -91,6 +98,15 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(tmp_path: Path, text: str
     assert re.search(said, str(refused.value)), str(refused.value)
     assert "\n" not in str(refused.value)
     assert "secret@" not in str(refused.value)
+
+
+def test_the_least_memory_has_room_for_a_part_a_beginning_and_a_download(tmp_path: Path) -> None:
+    path = write(tmp_path, '[blobs]\nmemory_budget = "16MiB"\n')
+    settings = load(path, environment={}).settings
+    budget = MemoryBudget(settings.blobs.memory_budget)
+    assert budget.parts.limit >= settings.s3.part_size
+    assert budget.first.limit >= FIRST
+    assert budget.reads.limit >= READ_SIZE
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

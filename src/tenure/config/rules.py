@@ -8,8 +8,9 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from tenure.config.tree import Settings
-from tenure.config.values import hide_password
+from tenure.config.values import hide_password, show
 from tenure.core.units import parse_size
+from tenure.storage.settings import LEAST_MEMORY_BUDGET
 
 
 class ConfigError(Exception):
@@ -92,6 +93,9 @@ def _stores(settings: Settings) -> list[tuple[str, str]]:
         ("s3.parts_in_flight", "must be at least 1" if settings.s3.parts_in_flight < 1 else ""),
         ("s3.max_connections", "must be at least 1" if settings.s3.max_connections < 1 else ""),
     ]
+    if settings.blobs.memory_budget < LEAST_MEMORY_BUDGET:
+        least = show(LEAST_MEMORY_BUDGET)
+        found.append(("blobs.memory_budget", f"must be at least {least}, or not one part of an upload has room"))
     if settings.s3.part_size < parse_size("5MiB"):
         found.append(("s3.part_size", "a part of a multipart upload has at least 5MiB"))
     if bool(settings.s3.access_key) != bool(settings.s3.secret_key):
