@@ -5,10 +5,12 @@ both databases, applied in one transaction under a lock, so that any number of r
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import sqlalchemy as sa
@@ -21,9 +23,10 @@ from sqlalchemy.pool import NullPool
 from tenure.core.errors import SchemaMismatch, StorageUnavailable
 from tenure.storage.meta.backoff import Backoff
 from tenure.storage.meta.database import Database
-from tenure.storage.meta.engine import sqlite_path
+from tenure.storage.meta.engine import open_database, sqlite_path
 from tenure.storage.meta.sqlite import connect
 from tenure.storage.meta.statements import Statement
+from tenure.storage.settings import DatabaseSettings
 
 VERSION_TABLE = "schema_version"
 
@@ -48,6 +51,21 @@ async def migrate(url: str, *, retry_for: int = 20_000_000) -> list[str]:
     if path is not None:
         return await asyncio.to_thread(_migrate_sqlite, path)
     return await _migrate_postgres(await _connect(url, retry_for))
+
+
+async def planned(settings: DatabaseSettings) -> list[str]:
+    """The revisions that `migrate` would apply. Changes nothing: a SQLite file that is not there is not made.
+
+    Raises as `migrate` does.
+    """
+    path = sqlite_path(settings.url)
+    if path is not None:
+        return _missing(await asyncio.to_thread(_version_in, path))
+    database = await open_database(settings, Path())
+    try:
+        return await pending(database)
+    finally:
+        await database.close()
 
 
 async def pending(db: Database) -> list[str]:
@@ -100,6 +118,22 @@ def _upgrade(connection: sa.Connection) -> list[str]:
         with Operations.context(context):
             context.run_migrations()
     return missing
+
+
+def _version_in(path: Path) -> str | None:
+    """The schema of a SQLite file; None where there is no file, or nothing in it."""
+    try:
+        if not path.exists():
+            return None
+        # Where no log lies beside it nobody has the file open: then it can be read without making one.
+        mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+        uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_SQLITE_WAIT)) as connection:
+            there = connection.execute("SELECT name FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
+            row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone() if there else None
+    except (OSError, sqlite3.Error) as error:
+        raise StorageUnavailable(f"cannot read the database {path}: {error}") from error
+    return None if row is None else str(row[0])
 
 
 def _migrate_sqlite(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenure.app.metered import MeteredDatabase
+from tenure.config.places import prove_blobs
 from tenure.config.tree import Settings
 from tenure.core.errors import SchemaMismatch
 from tenure.obs.metrics import Metrics
@@ -58,6 +59,7 @@ async def open_stores(settings: Settings, metrics: Metrics | None) -> AsyncItera
         if db.dialect == "sqlite":
             # One process owns the file (its lock is held), so whoever claimed an upload before is gone.
             await release_all_claims(db)
+        prove_blobs(settings)
         observe = metrics.store if metrics else None
         driver = await open_driver(settings.blobs, settings.s3, folder / "blobs", observe=observe)
         try:

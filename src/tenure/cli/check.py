@@ -10,6 +10,7 @@ from cyclopts import App
 
 from tenure.cli.options import NO_FLAGS, Flags, settings
 from tenure.config.load import Loaded
+from tenure.config.places import prove_blobs, prove_database
 from tenure.config.tree import Settings
 from tenure.config.values import hide_password, show
 from tenure.core.errors import TenureError
@@ -75,6 +76,7 @@ async def _step(name: str, work: Awaitable[str]) -> bool:
 @asynccontextmanager
 async def _database(chosen: Settings) -> AsyncIterator[Database]:
     # A database that is away should be said at once, not after the patience of a server.
+    prove_database(chosen)
     hurried = msgspec.structs.replace(chosen.database, retry_for=min(chosen.database.retry_for, duration("5s")))
     database = await open_database(hurried, Path(chosen.server.data_dir) / "tenure.db")
     try:
@@ -95,6 +97,7 @@ async def _check_schema(chosen: Settings) -> str:
 
 
 async def _check_store(chosen: Settings) -> str:
+    prove_blobs(chosen)
     driver = await open_driver(chosen.blobs, chosen.s3, Path(chosen.server.data_dir) / "blobs")
     try:
         found = (await driver.check()).found

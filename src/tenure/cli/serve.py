@@ -11,12 +11,12 @@ from cyclopts import Parameter
 from tenure.app.ownership import AlreadyOwned, owned
 from tenure.app.run import CannotServe, serve_until_asked
 from tenure.cli.options import NO_FLAGS, Flags, settings
+from tenure.config.places import database_setting, foresee_database, prove_database
 from tenure.config.rules import sqlite_path
 from tenure.core.errors import TenureError
 from tenure.obs import log
-from tenure.storage.meta.engine import open_database
 from tenure.storage.meta.migrate import migrate as apply_migrations
-from tenure.storage.meta.migrate import pending
+from tenure.storage.meta.migrate import planned
 
 
 def serve(flags: Flags = NO_FLAGS) -> int:
@@ -28,7 +28,8 @@ def serve(flags: Flags = NO_FLAGS) -> int:
     log.configure(chosen.log)
     path = sqlite_path(chosen)
     try:
-        with owned(path.parent) if path else nullcontext():
+        prove_database(chosen)
+        with owned(path.parent, database_setting(chosen)) if path else nullcontext():
             return asyncio.run(serve_until_asked(chosen))
     except (AlreadyOwned, CannotServe, TenureError, OSError) as error:
         print(error, file=sys.stderr)
@@ -36,26 +37,25 @@ def serve(flags: Flags = NO_FLAGS) -> int:
 
 
 def migrate(
-    flags: Flags = NO_FLAGS, *, plan: Annotated[bool, Parameter(help="Only list what would be applied.")] = False
+    flags: Flags = NO_FLAGS,
+    *,
+    plan: Annotated[bool, Parameter(help="Only say what would be done; change nothing.")] = False,
 ) -> int:
     """Bring the database to this version's schema. `tenure serve` does the same when it starts."""
     chosen = settings(flags).settings
-
-    async def planned() -> list[str]:
-        database = await open_database(chosen.database, Path(chosen.server.data_dir) / "tenure.db")
-        try:
-            return await pending(database)
-        finally:
-            await database.close()
-
-    async def applied() -> list[str]:
-        return await apply_migrations(chosen.database.url, retry_for=chosen.database.retry_for)
-
+    new: Path | None = None
     try:
-        revisions = asyncio.run(planned() if plan else applied())
+        if plan:
+            new = foresee_database(chosen)
+            revisions = asyncio.run(planned(chosen.database))
+        else:
+            prove_database(chosen)
+            revisions = asyncio.run(apply_migrations(chosen.database.url, retry_for=chosen.database.retry_for))
     except TenureError as error:
         print(error, file=sys.stderr)
         return 1
+    if new:
+        print(f"would make {new}")
     for revision in revisions:
         print(f"{'would apply' if plan else 'applied'} {revision}")
     if not revisions:
