@@ -7,13 +7,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= .run/data
 ARGS ?=
+OPS ?= 500
+SEED ?= 0
 # the folder of initdb and postgres of the oldest version that is supported
 OLD_PG ?= /usr/lib/postgresql/15/bin
 # Python packages only from locks with hashes, and nothing outside them.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 EDITABLE = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 
-.PHONY: help run test check format e2e e2e-all conformance safety safety-ci bench docs lock clean
+.PHONY: help run test check format e2e e2e-all conformance safety safety-ci faults bench docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -52,6 +54,9 @@ safety-ci: $(VENV)/.ok-dev ## the same with some more than in `make test`, and a
 		echo "no $(OLD_PG)/postgres (apt-get install postgresql-15): the oldest supported Postgres is not tested"; exit $(if $(CI),1,0); fi
 	@! [ -x $(OLD_PG)/postgres ] || TENURE_TEST_PG_BIN=$(OLD_PG) $(BIN)/pytest \
 		tests/suites tests/safety tests/migration -m "not slow" -n 2 --dist loadfile --timeout 900
+
+faults: $(VENV)/.ok-dev ## pushes under kills and faults, OPS=500 on each profile; SEED=n draws the same again
+	TENURE_TEST_FAULT_OPS=$(OPS) TENURE_TEST_FAULT_SEED=$(SEED) $(BIN)/pytest tests/faults/test_pushes.py -s $(ARGS)
 
 bench: $(VENV)/.ok-dev ## costs beside distribution v3, in one run; needs Go
 	$(BIN)/python bench/run.py $(ARGS)

@@ -3,15 +3,19 @@
 async with fault_proxy(host, port) as proxy:
     proxy.plan(Fault.error(), match=b"PUT ")      # the next PUT is answered 503 and not passed on
     proxy.plan(Fault.lose_answer(), times=2)      # the next two requests are carried out, nobody hears of it
+    proxy.dice = lambda head: ...                 # asked for a fault, or None, at every other request
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 _PIECE = 64 << 10
+#: instead of a length: longer than any body
+_CHUNKED = 1 << 60
 
 
 @dataclass(slots=True)
@@ -28,6 +32,8 @@ class Fault:
     reset_after: int | None = None
     #: cut the connection after so many bytes of the request, which the server never sees whole
     reset_request_after: int | None = None
+    #: seconds of silence before a connection is cut
+    stall: float = 0.0
 
     @classmethod
     def error(cls, status: int = 503) -> "Fault":
@@ -36,6 +42,18 @@ class Fault:
     @classmethod
     def lose_answer(cls) -> "Fault":
         return cls(silent=True)
+
+    @property
+    def kind(self) -> str:
+        """What to count it as."""
+        if self.status:
+            return f"answered {self.status}"
+        if self.silent:
+            return "answer lost"
+        if self.reset_after is None and self.reset_request_after is None:
+            return "slow"
+        side = "request" if self.reset_after is None else "answer"
+        return f"{side} {'stalled, then cut' if self.stall else 'cut'}"
 
 
 @dataclass(slots=True)
@@ -47,7 +65,10 @@ class _Plan:
 
 @dataclass(slots=True)
 class FaultProxy:
-    """`struck` counts the requests that met a fault; `requests` holds the first line of each."""
+    """`struck` counts the requests that met a fault, `kinds` by kind; `requests` holds the first line of each.
+
+    `host` and `port` may be changed: a server that comes back elsewhere.
+    """
 
     host: str
     port: int
@@ -57,6 +78,8 @@ class FaultProxy:
     requests: list[str] = field(default_factory=list)
     #: refuse connections: the server is away
     down: bool = False
+    dice: Callable[[bytes], Fault | None] | None = None
+    kinds: Counter[str] = field(default_factory=Counter)
     _plans: list[_Plan] = field(default_factory=list)
 
     def plan(self, fault: Fault, *, match: bytes = b"", times: int = 1) -> None:
@@ -70,9 +93,14 @@ class FaultProxy:
         for plan in self._plans:
             if plan.times > 0 and plan.match in head:
                 plan.times -= 1
-                self.struck += 1
-                return plan.fault
-        return None
+                return self._strike(plan.fault)
+        fault = self.dice(head) if self.dice else None
+        return self._strike(fault) if fault else None
+
+    def _strike(self, fault: Fault) -> Fault:
+        self.struck += 1
+        self.kinds[fault.kind] += 1
+        return fault
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client: its requests one after the other, each on a connection of its own."""
@@ -88,7 +116,7 @@ class FaultProxy:
     async def _request(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """True when the connection is still in step."""
         fault = self._meet(head) or Fault()
-        length = _content_length(head)
+        length = _length_of(head)
         await asyncio.sleep(fault.delay)
         expects = b"100-continue" in head.lower()
         if fault.status:
@@ -107,8 +135,9 @@ class FaultProxy:
                 if expects:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 await _pipe(reader, upstream, min(length, fault.reset_request_after))
+                await asyncio.sleep(fault.stall)
                 return False
-            sending = asyncio.create_task(_pipe(reader, upstream, length))
+            sending = asyncio.create_task(_send_on(reader, upstream, length))
             try:
                 return await _answer(head, upstream_reader, writer, fault) and await sending
             finally:
@@ -130,8 +159,9 @@ async def _answer(head: bytes, reader: asyncio.StreamReader, writer: asyncio.Str
         return False
     if fault.reset_after is not None:
         writer.write(answer)
-        await _pipe(reader, writer, fault.reset_after)
+        await _pipe(reader, writer, fault.reset_after if length < 0 else min(length, fault.reset_after))
         await writer.drain()
+        await asyncio.sleep(fault.stall)
         return False
     writer.write(answer)
     if length >= 0:
@@ -140,6 +170,21 @@ async def _answer(head: bytes, reader: asyncio.StreamReader, writer: asyncio.Str
         writer.write(piece)
         await writer.drain()
         if b"chunked" in answer.lower() and piece.endswith(b"0\r\n\r\n"):
+            return True
+    return False
+
+
+async def _send_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int) -> bool:
+    """The body of a request, with a length or chunked."""
+    if length != _CHUNKED:
+        return await _pipe(reader, writer, length)
+    while line := await reader.readline():
+        writer.write(line)
+        size = int(line.split(b";")[0], 16)
+        # A chunk's bytes and the line end behind them; after the last chunk, the empty line.
+        if not await _pipe(reader, writer, size + 2):
+            return False
+        if size == 0:
             return True
     return False
 
@@ -157,8 +202,15 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, leng
 
 
 async def _skip(reader: asyncio.StreamReader, length: int) -> None:
+    if length == _CHUNKED:
+        return
     while length > 0:
         length -= len(await reader.readexactly(min(_PIECE, length)))
+
+
+def _length_of(head: bytes) -> int:
+    """Of a request's body; _CHUNKED where the body says itself where it ends."""
+    return _CHUNKED if b"\r\ntransfer-encoding: chunked" in head.lower() else _content_length(head)
 
 
 def _content_length(head: bytes, default: int = 0) -> int:
