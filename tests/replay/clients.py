@@ -140,49 +140,50 @@ def docker(stage: Stage) -> str:
 def podman(stage: Stage) -> str:
     need("podman")
     home = stage.place("podman")
-    (home / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    policy = stage.place("podman/.config/containers") / "policy.json"
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     (home / "auth.json").write_text("{}")
     (home / "registries.conf").write_text(f'[[registry]]\nlocation = "{stage.address}"\ninsecure = true\n')
     environment = {
         **os.environ,
+        "HOME": str(home),
         "CONTAINERS_REGISTRIES_CONF": str(home / "registries.conf"),
         "REGISTRY_AUTH_FILE": str(home / "auth.json"),
     }
     storage = ["--root", str(home / "graph"), "--runroot", str(home / "run"), "--storage-driver", "vfs"]
-    policy = ["--signature-policy", str(home / "policy.json")]
 
     def tool(*words: str, ok: bool = True) -> str:
         return run(["podman", *storage, *words], environment, ok=ok)
 
     base = f"{stage.address}/podman"
-    image = tool("pull", "-q", *policy, stage.layout("app")[1]).split()[-1]
+    image = tool("pull", "-q", stage.layout("app")[1]).split()[-1]
     tool("tag", image, f"{base}/app:1", f"{base}/deep/mounted:1")
     stage.operation("push")
-    tool("push", "-q", *policy, "--digestfile", str(home / "digest"), f"{base}/app:1")
+    tool("push", "-q", "--digestfile", str(home / "digest"), f"{base}/app:1")
     stage.operation("push again")
-    tool("push", "-q", *policy, f"{base}/app:1")
+    tool("push", "-q", f"{base}/app:1")
     stage.operation("mount")
-    tool("push", "-q", *policy, f"{base}/deep/mounted:1")
+    tool("push", "-q", f"{base}/deep/mounted:1")
     tool("rmi", "-af")
     stage.operation("pull by tag")
-    tool("pull", "-q", *policy, f"{base}/app:1")
+    tool("pull", "-q", f"{base}/app:1")
     stage.operation("pull again")
-    tool("pull", "-q", *policy, f"{base}/app:1")
+    tool("pull", "-q", f"{base}/app:1")
     tool("rmi", "-af")
     stage.operation("pull by digest")
-    tool("pull", "-q", *policy, f"{base}/app@{(home / 'digest').read_text().strip()}")
+    tool("pull", "-q", f"{base}/app@{(home / 'digest').read_text().strip()}")
     stage.operation("push an index")
     tool("manifest", "create", "multi")
     tool("manifest", "add", "--all", "multi", stage.index("multi")[1])
-    tool("manifest", "push", "--all", *policy, "multi", f"docker://{base}/multi:1")
+    tool("manifest", "push", "--all", "multi", f"docker://{base}/multi:1")
     stage.operation("pull an index")
-    tool("pull", "-q", *policy, f"{base}/multi:1")
+    tool("pull", "-q", f"{base}/multi:1")
     stage.operation("list")
     tool("search", "--list-tags", f"{base}/app")
     stage.operation("search")
     tool("search", f"{stage.address}/pod")
     stage.operation("pull what is not there")
-    tool("pull", "-q", *policy, f"{base}/app:absent", ok=False)
+    tool("pull", "-q", f"{base}/app:absent", ok=False)
     return _version(["podman", "--version"])
 
 
@@ -393,6 +394,8 @@ def _containerd(folder: Path) -> Iterator[str]:
     config.write_text(
         f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\ndisabled_plugins = [{off}]\n'
         f'[grpc]\naddress = "{socket}"\n'
+        # Else a second namespace finds what the first has, and asks the registry for nothing.
+        '[plugins."io.containerd.metadata.v1.bolt"]\ncontent_sharing_policy = "isolated"\n'
     )
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(["containerd", "--config", str(config)], stdout=log, stderr=log)

@@ -127,7 +127,9 @@ class _Condenser:
         return None
 
     def _relied_on(self, one: Overheard) -> dict[str, str]:
-        kept = {}
+        kept: dict[str, str] = {}
+        if not one.target.startswith("/v2"):
+            return kept  # asked of older or other registries; that there is nothing is all that counts
         for name in RELIED_ON:
             value = one.answered(name)
             if value is None or (name == "Content-Length" and one.status >= 400):
@@ -139,7 +141,7 @@ class _Condenser:
 
     def _answer_body(self, one: Overheard) -> tuple[Piece | None, str | None]:
         body = one.answer_body
-        if not body:
+        if not body or not one.target.startswith("/v2"):
             return None, None
         digest = hashlib.sha256(body).hexdigest()
         if digest in self._names:

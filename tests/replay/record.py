@@ -31,6 +31,7 @@ async def record(client: str) -> None:
                 def named(operation: str) -> None:
                     proxy.operation = operation
 
+                named("prepare")
                 stage = Stage(proxy.address, folder, named)
                 version = await asyncio.to_thread(CLIENTS[client], stage)
                 if proxy.troubles:
