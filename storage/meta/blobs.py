@@ -14,7 +14,7 @@ from tenure.storage.meta.links import link_blob
 from tenure.storage.meta.queue import QueueKind, enqueue_review
 from tenure.storage.meta.refusals import retried
 from tenure.storage.meta.repositories import lock_repository
-from tenure.storage.meta.statements import database_time
+from tenure.storage.meta.statements import HOT, database_time
 from tenure.storage.meta.tables import blobs, manifest_blobs, manifests, objects, repo_blobs, repos, tags
 
 _LINKED = (
@@ -33,6 +33,7 @@ _FIND = (
     sa.select(*_COLUMNS, database_time().label("db_now"))
     .select_from(_LINKED)
     .where(repos.c.name == bindparam("repository"), repos.c.live == 1, blobs.c.digest == bindparam("digest"))
+    .execution_options(**HOT)
 )
 _RENEW = (
     sa.update(repo_blobs)

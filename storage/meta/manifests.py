@@ -14,7 +14,7 @@ from tenure.storage.meta.protection import HoldKind, reasons
 from tenure.storage.meta.queue import QueueKind, enqueue_review
 from tenure.storage.meta.refusals import retried
 from tenure.storage.meta.repositories import lock_repository
-from tenure.storage.meta.statements import any_of
+from tenure.storage.meta.statements import HOT, any_of
 from tenure.storage.meta.tables import holds, manifest_blobs, manifest_edges, manifests, repos, tags, trashed_tags
 from tenure.storage.meta.trash import trash_names
 
@@ -59,10 +59,10 @@ def _by_trashed_tag(*columns: sa.Column[Any]) -> sa.Select[Any]:
 
 _WITH_PAYLOAD = (*_HEAD, manifests.c.payload)
 _FIND = {
-    ("tag", False): _by_tag(*_HEAD),
-    ("tag", True): _by_tag(*_WITH_PAYLOAD),
-    ("digest", False): _by_digest(*_HEAD),
-    ("digest", True): _by_digest(*_WITH_PAYLOAD),
+    ("tag", False): _by_tag(*_HEAD).execution_options(**HOT),
+    ("tag", True): _by_tag(*_WITH_PAYLOAD).execution_options(**HOT),
+    ("digest", False): _by_digest(*_HEAD).execution_options(**HOT),
+    ("digest", True): _by_digest(*_WITH_PAYLOAD).execution_options(**HOT),
     ("trashed", False): _by_trashed_tag(*_HEAD),
     ("trashed", True): _by_trashed_tag(*_WITH_PAYLOAD),
 }

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from tenure.core.errors import StorageUnavailable
 from tenure.storage.meta.backoff import Backoff
 from tenure.storage.meta.database import ConstraintRefused, Row, Session
+from tenure.storage.meta.gather import Gatherer
 from tenure.storage.meta.rows import shift_clock
 from tenure.storage.meta.statements import Compiler, Params, Statement, database_time, postgres_compiler
 
@@ -205,6 +206,7 @@ class PostgresDatabase:
         self._retry_for = retry_for
         self._statement_timeout = statement_timeout
         self._pool: Any = None
+        self._gatherer = Gatherer(self._fetch)
 
     async def open(self) -> None:
         """Make the pool and try it; StorageUnavailable says why the server cannot be reached."""
@@ -238,7 +240,11 @@ class PostgresDatabase:
     async def one(self, statement: Statement, params: Params = _NO_PARAMS) -> Row | None:
         compiled = self.compile(statement, params)
         values = compiled.values(params)
-        row: Row | None = await self._read(lambda connection: connection.fetchrow(compiled.text, *values))
+        row: Row | None
+        if compiled.gathers:
+            row = await self._gatherer.one(compiled, values)
+        else:
+            row = await self._read(lambda connection: connection.fetchrow(compiled.text, *values))
         if row is not None and compiled.tells_time and self.clock_offset:
             return shift_clock([row], self.clock_offset)[0]
         return row
@@ -290,6 +296,10 @@ class PostgresDatabase:
                 await pool.close()
         except _ERRORS:
             pool.terminate()
+
+    async def _fetch(self, text: str, values: Sequence[Any]) -> Sequence[Row]:
+        found: Sequence[Row] = await self._read(lambda connection: connection.fetch(text, *values))
+        return found
 
     async def _read(self, fetch: Callable[[Any], Awaitable[Any]]) -> Any:
         pool = self._open_pool()

@@ -20,6 +20,10 @@ Params = Mapping[str, Any]
 
 _LIST = re.compile(r"IN \(/\*(\w+)\*/\)")
 
+#: `statement.execution_options(**HOT)`: one row by its key, asked for by many requests at once
+GATHER = "tenure_gather"
+HOT = {GATHER: True}
+
 insert = postgresql.insert  # its ON CONFLICT compiles for SQLite too
 
 
@@ -70,14 +74,15 @@ class Compiled:
     """The text of one statement on one dialect and the parameters it takes.
 
     `lists` names the brackets of `any_of` that SQLite's executor fills; `tells_time` is True where a column
-    is the database's clock.
+    is the database's clock; `gathers` where many questions may go to Postgres as one (gather.py).
     """
 
-    def __init__(self, text: str, names: Sequence[str], defaults: Params) -> None:
+    def __init__(self, text: str, names: Sequence[str], defaults: Params, *, gathers: bool = False) -> None:
         self.text = text
         self.names = tuple(names)
         self.defaults = dict(defaults)
         self.lists = tuple(dict.fromkeys(_LIST.findall(text)))
+        self.gathers = gathers
         self.tells_time = " AS db_now" in text
 
     def values(self, params: Params) -> list[Any]:
@@ -111,7 +116,8 @@ class Compiler:
         required = {name for name, bind in compiled.binds.items() if bind.required}
         defaults = {name: value for name, value in compiled.params.items() if name not in required}
         names = compiled.positiontup if self._dialect.positional else list(compiled.params)
-        return Compiled(str(compiled), names, defaults)
+        gathers = isinstance(statement, sa.Executable) and bool(statement.get_execution_options().get(GATHER))
+        return Compiled(str(compiled), names, defaults, gathers=gathers)
 
 
 class _WrittenOut(SQLCompiler):
