@@ -6,11 +6,14 @@ the key, because a version left behind is bytes left behind.
 """
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Self
 
+import aiohttp
+from aiobotocore.response import AioStreamingBody
 from botocore.exceptions import ClientError
 
 from tenure.core.clock import SECOND
@@ -107,9 +110,10 @@ class S3Driver:
             answer = await self._get(key, start, end, version)
             version = {"IfMatch": answer["ETag"]}
             async with answer["Body"] as body:
+                take = _reading(body)
                 while start < end:
                     try:
-                        piece = await body.read(min(READ_SIZE, end - start))
+                        piece = (await take())[: end - start]
                     except BROKEN as error:
                         cause: Exception | None = error
                         break
@@ -215,6 +219,14 @@ class S3Driver:
         # Credentials that cannot be refreshed now are looked for again a minute later; until they end they work.
         with suppress(*BROKEN, ClientError):
             self._key = await freeze(self._credentials, time.time())
+
+
+def _reading(body: Any) -> Callable[[], Awaitable[bytes]]:
+    """Gives what has arrived, at most READ_SIZE: as it came where nothing checks it on the way."""
+    if type(body) is AioStreamingBody:
+        stream: aiohttp.StreamReader = body.raw_stream.content
+        return stream.readany
+    return functools.partial(body.read, READ_SIZE)
 
 
 def _total(answer: dict[str, Any]) -> int:

@@ -6,7 +6,6 @@ StorageUnavailable for everything else. The sentence in it is fit for clients; t
 
 import asyncio
 import functools
-import io
 import random
 import time
 from contextlib import AsyncExitStack
@@ -29,6 +28,7 @@ from botocore.loaders import create_loader
 from tenure.core.clock import SECOND
 from tenure.core.errors import StorageUnavailable
 from tenure.storage.blobs.driver import Observe
+from tenure.storage.blobs.s3_body import Body, sign_known_hashes
 from tenure.storage.settings import S3Settings
 
 CONNECT_TIMEOUT = 3  # seconds
@@ -46,8 +46,8 @@ _PASSING = frozenset(
 BROKEN = (BotoCoreError, aiohttp.ClientError, TimeoutError, ConnectionError)
 #: Of those, what no retry can mend.
 _HOPELESS = (ParamValidationError, NoCredentialsError, PartialCredentialsError, ProfileNotFound)
-# A body above this is handed over as a file, which aiohttp sends in pieces.
-_WHOLE_BODY = 64 << 10
+# A body above this is hashed in a thread.
+_HASH_INLINE = 64 << 10
 
 
 class BucketClient:
@@ -88,6 +88,15 @@ class BucketClient:
     async def close(self) -> None:
         await self._resources.aclose()
 
+    async def body(self, content: memoryview) -> Body | bytes:
+        """What a call takes as `Body`. Nothing is copied unless it is small: `content` must not change meanwhile."""
+        if len(content) <= _HASH_INLINE:
+            return bytes(content)
+        if integrity(self.settings) == "when_supported" and self.endpoint.startswith("https:"):
+            # A checksum behind the body then does what the signed hash does elsewhere.
+            return Body(content)
+        return await Body.hashed(content)
+
     async def call(self, operation: str, **arguments: Any) -> dict[str, Any] | None:
         """One call, for example `head_object`; None when what it names is not there."""
         deadline = time.monotonic() + self._retry_for
@@ -112,8 +121,8 @@ class BucketClient:
     async def call_once(self, operation: str, **arguments: Any) -> dict[str, Any] | None:
         """The same without retries and translation: ClientError and BROKEN come through."""
         body = arguments.get("Body")
-        if isinstance(body, bytes) and len(body) > _WHOLE_BODY:
-            arguments["Body"] = io.BytesIO(body)
+        if isinstance(body, Body):
+            arguments["Body"] = body.again()
         started = time.perf_counter()
         outcome = "failed"
         try:
@@ -177,17 +186,23 @@ def _models() -> Any:
 
 def new_session() -> AioSession:
     """A session that shares the descriptions of the service, which take long to read."""
+    sign_known_hashes()
     session = get_session()
     session.register_component("data_loader", _models())
     return session
 
 
+def integrity(settings: S3Settings) -> str:
+    """When botocore adds checksums of its own."""
+    if settings.checksum_mode != "auto":
+        return settings.checksum_mode
+    # Other stores than AWS may not know the newer checksums; the signed SHA-256 of the body protects it on the
+    # wire in either mode.
+    return "when_required" if settings.endpoint else "when_supported"
+
+
 def client_config(settings: S3Settings, bucket: str) -> AioConfig:
-    integrity = settings.checksum_mode
-    if integrity == "auto":
-        # Other stores than AWS may not know the newer checksums; the signed SHA-256 of the body protects it
-        # on the wire in either mode.
-        integrity = "when_required" if settings.endpoint else "when_supported"
+    wanted = integrity(settings)
     return AioConfig(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
@@ -196,8 +211,8 @@ def client_config(settings: S3Settings, bucket: str) -> AioConfig:
         retries={"mode": "standard", "total_max_attempts": 1},
         s3={"addressing_style": "path" if path_style(settings, bucket) else "virtual"},
         signature_version="s3v4",
-        request_checksum_calculation=integrity,
-        response_checksum_validation=integrity,
+        request_checksum_calculation=wanted,
+        response_checksum_validation=wanted,
     )
 
 

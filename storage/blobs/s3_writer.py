@@ -2,15 +2,17 @@
 
 Order: the upload's id is journalled before its first part, part numbers are taken from the journal and never
 used twice (a part of a writer that lost its claim can then replace nothing), a tail's key is journalled before
-the tail is sent. Parts are whole `bytes` in memory, charged to the budget, so that a failed one is sent again.
+the tail is sent. Parts lie whole in memory, charged to the budget, so that a failed one is sent again.
 
-Largest object: 10,000 parts, which start at `s3.part_size` and double every 200 part numbers up to the
-`parts` share of the memory budget: about 890 GiB with the defaults (8 MiB, 128 MiB), in proportion to the
+One upload holds `s3.parts_in_flight` times `s3.part_size` at most, the part being filled included, and two
+parts where they have grown beyond that.
+
+Largest object: 10,000 parts, which start at `s3.part_size` and double every 320 part numbers up to the
+`parts` share of the memory budget: about 850 GiB with the defaults (8 MiB, 128 MiB), in proportion to the
 budget otherwise. An upload whose client sends chunks of 5 MiB in requests of their own ends at 48 GiB.
 """
 
 import asyncio
-import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +21,7 @@ from typing import Any
 from tenure.core.errors import BlobUnknown, SizeInvalid, StorageUnavailable, TenureError, UploadUnknown
 from tenure.storage.blobs.budget import FIRST, Loan, MemoryBudget
 from tenure.storage.blobs.driver import Journal, Part, Progress, Stored
+from tenure.storage.blobs.s3_body import Buffer
 from tenure.storage.blobs.s3_client import BucketClient
 
 #: The least a part may hold unless it is the last, bytes (S3, multipart upload limits).
@@ -26,7 +29,7 @@ SMALLEST_PART = 5 << 20
 MOST_PARTS = 10_000
 #: A rest up to this stays in the database, bytes; a larger one becomes an object of its own.
 LARGEST_TAIL = 256 << 10
-_DOUBLE_EVERY = 200
+_DOUBLE_EVERY = 320
 # Part numbers taken at once: 1, 2, 4, 8, then 16. A request that sends one part uses up one number.
 _LARGEST_BLOCK = 16
 
@@ -67,10 +70,10 @@ class S3Writer:
         self._next_number = progress.next_part
         self._numbers_end = progress.next_part  # numbers below it and from _next_number on are ours
         self._block = 1
-        self._buffer = io.BytesIO()
+        self._buffer = Buffer(1)
         self._room = 0  # what the buffer may hold at the moment
         self._loan: Loan | None = None
-        self._sending: set[asyncio.Task[Part]] = set()
+        self._sending: dict[asyncio.Task[Part], int] = {}  # with the bytes of memory each holds
         self._opened = False
         self._stored: Stored | None = None
 
@@ -82,7 +85,7 @@ class S3Writer:
         await self._open()
         view = memoryview(chunk)
         while view:
-            room = self._room - self._buffer.tell()
+            room = self._room - self._buffer.filled
             if room <= 0:
                 await self._make_room()
                 continue
@@ -93,14 +96,15 @@ class S3Writer:
     async def suspend(self) -> Progress:
         if not self._opened:
             return self._progress
-        if self._buffer.tell() >= SMALLEST_PART:
+        if self._buffer.filled >= SMALLEST_PART:
             await self._send_part()
         await self._settle()
-        rest = self._buffer.getvalue()
-        tail_key = None
-        if len(rest) > LARGEST_TAIL:
+        tail_key, tail = None, b""
+        if self._buffer.filled > LARGEST_TAIL:
             tail_key = await self._journal.tail_key()
-            await self._put(tail_key, rest)
+            await self._put(tail_key, self._buffer.content())
+        else:
+            tail = bytes(self._buffer.content())
         await self.abandon()
         return replace(
             self._progress,
@@ -108,7 +112,7 @@ class S3Writer:
             multipart_id=self._multipart_id,
             next_part=self._numbers_end,
             parts=tuple(sorted(self._parts, key=lambda part: part.number)),
-            tail=b"" if tail_key else rest,
+            tail=tail,
             tail_key=tail_key,
         )
 
@@ -127,8 +131,7 @@ class S3Writer:
                 if not task.cancelled():
                     task.exception()
         self._sending.clear()
-        self._buffer = io.BytesIO()
-        self._room = 0
+        self._buffer, self._room = Buffer(1), 0
         if self._loan is not None:
             self._loan.release()
             self._loan = None
@@ -142,10 +145,10 @@ class S3Writer:
         key = self._progress.key
         if not self._parts and not self._sending:
             await self._abort_leftover()
-            answer = await self._put(key, self._buffer.getvalue())
+            answer = await self._put(key, self._buffer.content())
             return Stored(key, self._offset, answer.get("VersionId"))
         try:
-            if self._buffer.tell():
+            if self._buffer.filled:
                 await self._send_part()
             await self._settle()
             return await self._join_parts()
@@ -180,69 +183,85 @@ class S3Writer:
             return
         stored = sum(part.size for part in self._progress.parts)
         left = self._offset - stored
-        if left > FIRST:
-            await self._make_room()
         await self._make_room()
+        if self._room < left:
+            await self._make_room()
         if self._progress.tail_key:
             with suppress(BlobUnknown):
                 async for piece in self._fetch(self._progress.tail_key, 0, left):
                     self._buffer.write(piece)
         else:
             self._buffer.write(self._progress.tail)
-        if self._buffer.tell() != left:
+        if self._buffer.filled != left:
             raise UploadUnknown("bytes of this upload were lost on the way; begin a new one")
         self._opened = True
 
     async def _make_room(self) -> None:
         """Memory for the beginning of an object, then for a whole part; after that the part is sent."""
         if self._loan is None:
-            self._loan = await self._budget.first.take(FIRST)
-            self._room = FIRST
+            size = self._size_of_next()
+            await self._settle(below=max(self._most(), 2 * size) - size)
+            self._buffer = Buffer(size)
+            # Where one part was filled, there may well be another: not in two steps if it need not wait.
+            loan = self._budget.parts.try_take(size) if self._parts or self._sending else None
+            if loan is None:
+                self._loan, self._room = await self._budget.first.take(FIRST), FIRST
+            else:
+                self._fill_whole(loan)
         elif self._room == FIRST:
-            size = part_size(self._next_number, self._client.settings.part_size, self._budget.parts.limit)
-            loan = await self._budget.parts.take(size)
+            loan = await self._budget.parts.take(self._buffer.size)
             self._loan.release()
-            self._loan, self._room = loan, size
+            self._fill_whole(loan)
         else:
             await self._send_part()
 
+    def _fill_whole(self, loan: Loan) -> None:
+        self._loan, self._room = loan, self._buffer.size
+        self._buffer.expect_much()
+
+    def _size_of_next(self) -> int:
+        return part_size(self._next_number, self._client.settings.part_size, self._budget.parts.limit)
+
+    def _most(self) -> int:
+        """What the parts of this upload may hold together, bytes."""
+        settings = self._client.settings
+        return max(1, settings.parts_in_flight) * max(SMALLEST_PART, settings.part_size)
+
     async def _send_part(self) -> None:
-        """Send the buffer in the background; waits while `s3.parts_in_flight` are on their way."""
+        """Send the buffer in the background."""
         if self._multipart_id is None:
             await self._begin()
         number = await self._take_number()
-        while len(self._sending) >= max(1, self._client.settings.parts_in_flight):
-            done, _ = await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
-            self._collect(done)
-        data, loan = self._buffer.getvalue(), self._loan
-        self._buffer, self._loan, self._room = io.BytesIO(), None, 0
-        task = asyncio.create_task(self._upload(number, data))
+        buffer, loan = self._buffer, self._loan
+        self._buffer, self._loan, self._room = Buffer(1), None, 0
+        task = asyncio.create_task(self._upload(number, buffer))
         if loan is not None:
             # Also when the task is cancelled before its first step.
             task.add_done_callback(lambda _: loan.release())
-        self._sending.add(task)
+        self._sending[task] = buffer.size
 
-    async def _upload(self, number: int, data: bytes) -> Part:
+    async def _upload(self, number: int, buffer: Buffer) -> Part:
         answer = await self._client.call(
             "upload_part",
             Key=self._name(self._progress.key),
             UploadId=self._multipart_id,
             PartNumber=number,
-            Body=data,
+            Body=await self._client.body(buffer.content()),
         )
         if answer is None:
             raise _UploadGone()
-        return Part(number, answer["ETag"], len(data))
+        return Part(number, answer["ETag"], buffer.filled)
 
-    async def _settle(self) -> None:
-        while self._sending:
+    async def _settle(self, below: int = 0) -> None:
+        """Wait until the parts on their way hold no more than `below` bytes."""
+        while sum(self._sending.values()) > below:
             done, _ = await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
             self._collect(done)
 
     def _collect(self, done: set[asyncio.Task[Part]]) -> None:
         for task in done:
             part = task.result()
-            self._sending.discard(task)
+            del self._sending[task]
             self._parts.append(part)
 
     async def _begin(self) -> None:
@@ -282,8 +301,9 @@ class S3Writer:
     async def _abort(self, multipart_id: str) -> None:
         await self._client.call("abort_multipart_upload", Key=self._name(self._progress.key), UploadId=multipart_id)
 
-    async def _put(self, key: str, data: bytes) -> dict[str, Any]:
-        answer = await self._client.call("put_object", Key=self._name(key), Body=data, **self._client.encryption())
+    async def _put(self, key: str, data: memoryview) -> dict[str, Any]:
+        body = await self._client.body(data)
+        answer = await self._client.call("put_object", Key=self._name(key), Body=body, **self._client.encryption())
         if answer is None:
             raise StorageUnavailable()
         return answer
