@@ -58,6 +58,12 @@ safety-ci: $(VENV)/.ok-dev ## the same with some more than in `make test`, and a
 faults: $(VENV)/.ok-dev ## pushes under kills and faults, OPS=500 on each profile; SEED=n draws the same again
 	TENURE_TEST_FAULT_OPS=$(OPS) TENURE_TEST_FAULT_SEED=$(SEED) $(BIN)/pytest tests/faults/test_pushes.py -s $(ARGS)
 
+.PHONY: fuzz
+fuzz: OPS = 100000
+fuzz: SEED = $(shell date +%s)
+fuzz: $(VENV)/.ok-dev ## what clients send with mistakes in it, OPS=100000 on both profiles; SEED=n draws the same again
+	TENURE_TEST_FUZZ_OPS=$(OPS) TENURE_TEST_FUZZ_SEED=$(SEED) $(BIN)/pytest tests/replay/test_mutations.py -n 2 -rP $(ARGS)
+
 bench: $(VENV)/.ok-dev ## costs beside distribution v3, in one run; needs Go
 	$(BIN)/python bench/run.py $(ARGS)
 
