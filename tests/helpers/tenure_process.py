@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -42,19 +43,28 @@ def tenure(data_dir: Path, settings: Mapping[str, str], log: Path) -> Iterator[S
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
     # The working directory is the data's, so that no tenure.toml of the clone is read.
     data_dir.mkdir(parents=True, exist_ok=True)
-    with process(command, address, log, environment={**environment, **settings}, cwd=data_dir) as serving:
+    scheme = "https" if "TENURE_SERVER_TLS_CERT" in settings else "http"
+    with process(
+        command, address, log, environment={**environment, **settings}, cwd=data_dir, scheme=scheme
+    ) as serving:
         yield serving
 
 
 @contextlib.contextmanager
 def process(
-    command: list[str], address: str, log: Path, *, environment: Mapping[str, str], cwd: Path
+    command: list[str],
+    address: str,
+    log: Path,
+    *,
+    environment: Mapping[str, str],
+    cwd: Path,
+    scheme: str = "http",
 ) -> Iterator[Serving]:
     """Any registry's server, from its start until `GET /v2/` is answered, ended with SIGTERM. Raises NotServing."""
     with log.open("wb") as output:
         server = subprocess.Popen(command, env=dict(environment), cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait(server, address, log)
+        _wait(server, f"{scheme}://{address}", log)
         yield Serving(address, server.pid, log)
         if server.poll() is not None:
             raise NotServing(f"{command[0]} ended with {server.returncode} while it was needed\n{_end(log)}")
@@ -74,13 +84,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    # Whether the certificate is good is for the tests to say; here it only matters that somebody answers.
+    context = ssl._create_unverified_context() if url.startswith("https:") else None
     ends = time.monotonic() + START_LIMIT
     while time.monotonic() < ends:
         if server.poll() is not None:
             raise NotServing(f"the server ended with {server.returncode} before it answered\n{_end(log)}")
         try:
-            with urllib.request.urlopen(f"http://{address}/v2/", timeout=5):
+            with urllib.request.urlopen(f"{url}/v2/", timeout=5, context=context):
                 return
         except urllib.error.HTTPError as answer:
             answer.close()
@@ -89,7 +101,7 @@ def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
         except OSError:
             pass
         time.sleep(0.1)
-    raise NotServing(f"nothing answered on {address} within {START_LIMIT} s\n{_end(log)}")
+    raise NotServing(f"nothing answered on {url} within {START_LIMIT} s\n{_end(log)}")
 
 
 def _end(log: Path) -> str:
