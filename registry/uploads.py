@@ -47,13 +47,15 @@ async def start_upload(plane: Plane, request: Request) -> Answer:
 
     A mount that cannot be done is answered with a session, never with an error: clients try several sources
     and go on with what they get. The body of a POST without `digest` is ignored, whatever its type.
-    400 for a digest or `digest-algorithm` that is not supported.
+    400 for a digest or `digest-algorithm` that is not supported, 403 when the disk is nearly full.
     """
     algorithm = _algorithm(request)
     digest = _digest(request)
     mounted = await _mount(plane, request)
     if mounted is not None:
         return _created(plane, request, mounted)
+    if plane.room is not None:
+        await plane.room.check()
     if digest is not None:
         return await _upload_at_once(plane, request, digest)
     upload = await uploads.begin_upload(

@@ -68,6 +68,9 @@ class BlobsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_budget: Size = size("128MiB")
     #: how long a request may wait for a store that does not answer before it fails with 503
     retry_for: Duration = duration("20s")
+    #: new uploads are refused when the disk of the blobs' folder or of the SQLite file has less room than this;
+    #: running ones may go on until an eighth of it is left; 0 switches both off
+    free_min: Size = size("1GiB")
 
 
 class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

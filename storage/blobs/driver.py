@@ -51,7 +51,7 @@ class Journal:
 
     #: a multipart upload was begun under this id
     multipart: Callable[[str], Awaitable[None]]
-    #: take `count` part numbers that nobody else will ever use; the first of them
+    #: take `count` part numbers that nobody else will ever use; the first of them. 0 only asks for ownership
     reserve_parts: Callable[[int], Awaitable[int]]
     #: a key for a tail object, journalled as UPLOADING
     tail_key: Callable[[], Awaitable[str]]

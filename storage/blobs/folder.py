@@ -46,9 +46,11 @@ class FolderDriver:
 
     name = "folder"
 
-    def __init__(self, root: Path, budget: MemoryBudget, observe: Observe | None = None) -> None:
+    def __init__(self, root: Path, budget: MemoryBudget, observe: Observe | None = None, *, reserve: int = 0) -> None:
+        """`reserve` bytes of the disk are never written to by uploads."""
         self.root = root
         self.budget = budget
+        self.reserve = reserve
         self._observe = observe
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tenure-folder")
         # Shards whose entry in `b` is known to be on disk.
@@ -64,7 +66,7 @@ class FolderDriver:
         return self.root / "tmp" / self.path(key).name
 
     def writer(self, progress: Progress, journal: Journal) -> Writer:
-        return FolderWriter(self, progress)
+        return FolderWriter(self, progress, journal)
 
     async def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
         path = self.path(key)

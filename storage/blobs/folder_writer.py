@@ -2,10 +2,15 @@
 
 The lock (flock) belongs to the open file, so a writer that lost its claim but still lives and a new one never
 write at the same time; the system drops it when a process dies. Bytes behind what was acknowledged are cut
-off on opening.
+off on opening, and given back to the disk when a request fails.
+
+A writer may come late: its process was stopped between the claim and the first byte, and somebody else went on
+meanwhile, or even finished. So where a file shows more than this writer knows of, the journal is asked, under the
+lock, whether the session is still its own, before anything is cut off, moved back or replaced.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Coroutine
@@ -16,7 +21,7 @@ from typing import Any, Protocol
 
 from tenure.core.errors import TenureError, UploadBusy, UploadUnknown
 from tenure.storage.blobs.budget import Loan, MemoryBudget
-from tenure.storage.blobs.driver import Progress, Stored
+from tenure.storage.blobs.driver import Journal, Progress, Stored
 from tenure.storage.blobs.durable import prepare, sync_folder, write_all
 
 #: One buffer is written while the next one fills, bytes.
@@ -30,6 +35,7 @@ class Folder(Protocol):
 
     root: Path
     budget: MemoryBudget
+    reserve: int
 
     def path(self, key: str) -> Path: ...
 
@@ -43,12 +49,18 @@ class Folder(Protocol):
 class FolderWriter:
     """Fulfils Writer. Work on the file is done in threads, one piece of work after the other."""
 
-    def __init__(self, folder: Folder, progress: Progress) -> None:
+    def __init__(self, folder: Folder, progress: Progress, journal: Journal) -> None:
         self._folder = folder
         self._progress = progress
+        self._journal = journal
         self._offset = progress.offset  # taken, not yet safe
         self._fd: int | None = None
         self._new = False
+        self._finished_before = False  # the file lies under its key already
+        self._in_doubt = False  # it may be another writer's
+        self._sure = False  # it was, and the journal said that it is ours
+        self._unsafe = False  # it may hold bytes that nobody was told of
+        self._ending: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         self._filled = 0
         self._loans: list[Loan] = []
@@ -77,6 +89,7 @@ class FolderWriter:
         if self._fd is not None:
             await self._flush()
             await self._do(self._folder.run("sync", self._sync))
+            self._unsafe = False
         await self.abandon()
         return replace(self._progress, offset=self._offset)
 
@@ -85,6 +98,10 @@ class FolderWriter:
             await self._open()
             await self._flush()
             await self._do(self._folder.run("complete", self._publish))
+            if self._in_doubt:
+                await self._still_ours()
+                await self._do(self._folder.run("complete", self._publish))
+            self._unsafe = False
             await self.abandon()
             self._stored = Stored(self._progress.key, self._offset)
         return self._stored
@@ -92,19 +109,41 @@ class FolderWriter:
     async def abandon(self) -> None:
         self._pieces = []
         self._release(self._loans)
-        running = self._running
-        if running is None or running.done():
-            self._close(running)
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end())
+        # Also when the caller is cancelled: the lock must not outlive it.
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
+        if self._running is not None:
+            # A thread may still use the file: closing it now could hand its number to another file.
+            await asyncio.wait({self._running})
+            if not self._running.cancelled():
+                self._running.exception()
+        if self._fd is None:
             return
-        # A thread may still use the file: closing it now could hand its number to another file.
-        running.add_done_callback(self._close)
-        await asyncio.wait({running})
+        fd, self._fd = self._fd, None
+        try:
+            if self._unsafe:
+                with suppress(TenureError):
+                    await self._folder.run("cut", os.ftruncate, fd, self._progress.offset)
+        finally:
+            os.close(fd)
 
     async def _open(self) -> None:
         if self._stored is not None:
             raise UploadUnknown()
         if self._fd is None:
             await self._do(self._folder.run("open", self._open_locked))
+            if self._in_doubt:
+                await self._still_ours()
+                await self._do(self._folder.run("open", self._take_back))
+            self._unsafe = True
+
+    async def _still_ours(self) -> None:
+        """UploadUnknown when somebody else took the session over. As long as the lock is held nobody can."""
+        await self._journal.reserve_parts(0)
+        self._in_doubt, self._sure = False, True
 
     async def _flush(self) -> None:
         await self._settle()
@@ -115,7 +154,7 @@ class FolderWriter:
 
     async def _append(self, pieces: list[bytes], loans: list[Loan], at: int) -> None:
         try:
-            await self._folder.run("put", write_all, self._fd, pieces, at)
+            await self._folder.run("put", self._write, pieces, at)
         finally:
             self._release(loans)
 
@@ -138,24 +177,12 @@ class FolderWriter:
         while loans:
             loans.pop().release()
 
-    def _close(self, done: asyncio.Task[Any] | None) -> None:
-        if done is not None and not done.cancelled():
-            done.exception()
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
     # Below: in a thread.
 
     def _open_locked(self) -> None:
         prepare(self._folder.root)
-        path = self._folder.unfinished(self._progress.key)
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if self._progress.offset == 0 else 0)
         for _ in range(10):
-            try:
-                fd = os.open(path, flags, 0o640)
-            except FileNotFoundError:
-                fd = self._take_back(path)
+            fd, path = self._open_file()
             if not _locked(fd):
                 os.close(fd)
                 raise UploadBusy()
@@ -168,22 +195,37 @@ class FolderWriter:
         if size < self._progress.offset:
             os.close(fd)
             raise UploadUnknown("bytes of this upload were lost on the way; begin a new one")
-        if size > self._progress.offset:
-            os.ftruncate(fd, self._progress.offset)
+        self._in_doubt = self._finished_before or size > self._progress.offset
         self._new = self._progress.offset == 0
         self._fd = fd
 
-    def _take_back(self, path: Path) -> int:
-        """A process died between the rename and the commit: nobody was told of the object, so it goes on here."""
-        final = self._folder.path(self._progress.key)
+    def _open_file(self) -> tuple[int, Path]:
+        """The unfinished file, or the finished one of a process that died between the rename and the commit."""
+        unfinished, final = self._folder.unfinished(self._progress.key), self._folder.path(self._progress.key)
+        flags = os.O_RDWR | os.O_CLOEXEC
+        self._finished_before = False
+        with suppress(FileNotFoundError):
+            return os.open(unfinished, flags | (os.O_CREAT if self._progress.offset == 0 else 0), 0o640), unfinished
         try:
-            fd = os.open(final, os.O_RDWR | os.O_CLOEXEC)
+            self._finished_before = True
+            return os.open(final, flags), final
         except FileNotFoundError:
             raise UploadUnknown() from None
-        if _locked(fd) and _is_still(fd, final):
-            with suppress(FileNotFoundError):
-                os.rename(final, path)
-        return fd
+
+    def _take_back(self) -> None:
+        """Nobody was told of what is too much here: it is made unfinished again, and as long as it was."""
+        assert self._fd is not None
+        if self._finished_before:
+            os.rename(self._folder.path(self._progress.key), self._folder.unfinished(self._progress.key))
+        os.ftruncate(self._fd, self._progress.offset)
+
+    def _write(self, pieces: list[bytes], at: int) -> None:
+        assert self._fd is not None
+        if self._folder.reserve:
+            disk = os.fstatvfs(self._fd)
+            if disk.f_bavail * disk.f_frsize < self._folder.reserve + sum(map(len, pieces)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_all(self._fd, pieces, at)
 
     def _sync(self) -> None:
         assert self._fd is not None
@@ -197,7 +239,10 @@ class FolderWriter:
         size = os.fstat(self._fd).st_size
         if size != self._offset:
             raise TenureError(f"the file of {self._progress.key} has {size} bytes where {self._offset} were written")
-        self._folder.publish(self._progress.key)
+        # A finished file that was not there when this one was opened is a late writer's last chance to do harm.
+        self._in_doubt = not self._sure and self._folder.path(self._progress.key).exists()
+        if not self._in_doubt:
+            self._folder.publish(self._progress.key)
 
 
 def _locked(fd: int) -> bool:

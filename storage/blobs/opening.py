@@ -8,6 +8,7 @@ from tenure.storage.blobs.driver import BlobDriver, Observe
 from tenure.storage.blobs.folder import FolderDriver, folder_from_url
 from tenure.storage.blobs.s3 import S3Driver
 from tenure.storage.blobs.s3_client import bucket_from_url
+from tenure.storage.room import KEPT_FREE
 from tenure.storage.settings import BlobsSettings, S3Settings
 
 
@@ -25,4 +26,5 @@ async def open_driver(
     if scheme not in ("", "file") or (blobs.url and not scheme):
         raise ValueError(f"blobs.url = {blobs.url!r} is not understood; write file:///path or s3://bucket/prefix")
     root = folder_from_url(blobs.url) if blobs.url else default_root
-    return FolderDriver(root.absolute(), MemoryBudget(blobs.memory_budget), observe)
+    reserve = blobs.free_min // KEPT_FREE
+    return FolderDriver(root.absolute(), MemoryBudget(blobs.memory_budget), observe, reserve=reserve)

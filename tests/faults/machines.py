@@ -38,12 +38,18 @@ SETTINGS = {
 
 
 class Replica:
-    """One Tenure process; the address stays when it comes back."""
+    """One Tenure process; the address stays when it comes back.
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], command: tuple[str, ...] = ()) -> None:
+    `folder` is where it runs, and its data directory unless `data` is another; `command` goes before its own.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], command: tuple[str, ...] = (), *, data: Path | None = None
+    ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.address}"
         self.log = folder.with_suffix(".log")
+        self.data = data or folder
         self._folder = folder
         clean = {name: text for name, text in os.environ.items() if not name.startswith("TENURE_")}
         self._environment = {**clean, **settings}
@@ -71,7 +77,7 @@ class Replica:
         raise RuntimeError(f"Tenure does not serve (exit code {process.poll()}):\n{said}")
 
     def _launch(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "tenure", "serve", "--listen", self.address, "--data-dir", str(self._folder)]
+        command = [sys.executable, "-m", "tenure", "serve", "--listen", self.address, "--data-dir", str(self.data)]
         with self.log.open("ab") as output:
             return subprocess.Popen(
                 [*self._command, *command], env=self._environment, cwd=self._folder, stdout=output, stderr=output

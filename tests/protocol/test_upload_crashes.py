@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers.images import SOMEBODY
 from helpers.planes import new_store
 from helpers.requests import Sent, body, content_of, request
 from helpers.s3 import S3Server
+from tenure.core.clock import DAY
 from tenure.core.digest import Digest
-from tenure.core.errors import DigestInvalid, StorageUnavailable
+from tenure.core.errors import DigestInvalid, StorageUnavailable, UploadUnknown
 from tenure.registry.blobs import get_blob
 from tenure.registry.http import Answer
 from tenure.registry.plane import Plane
@@ -91,6 +93,47 @@ async def test_another_end_in_the_second_try_is_never_taken_for_the_first(
         assert plane.driver.name == "s3"
     else:
         assert await fetched(plane, digest) == digest
+
+
+async def stopped_after_its_claim(plane: Plane, session: str) -> ingest.Ingest:
+    """A request whose process was stopped right after its claim, which runs out and is not renewed."""
+    upload = await ingest.claim(plane.db, request("PUT").name, session, claim_for=plane.push.upload_claim)
+    writing = ingest.Ingest(plane.db, plane.driver, upload, claim_for=plane.push.upload_claim)
+    await asyncio.sleep(0.4)
+    return writing
+
+
+async def wakes(writing: ingest.Ingest, content: bytes, digest: Digest | None) -> None:
+    """It goes on as if nothing had happened, to the end of its request."""
+    with pytest.raises(UploadUnknown):
+        async with writing:
+            await writing.feed(body(content).chunks())
+            if digest is None:
+                await writing.suspend(expiry=DAY)
+            else:
+                await writing.finish(digest, SOMEBODY, lease=DAY)
+
+
+@pytest.mark.parametrize("before", [0, 200_000, 8_500_000])
+async def test_a_late_writer_takes_nothing_from_who_finished_meanwhile(plane: Plane, before: int) -> None:
+    plane = short_claims(plane)
+    session = await begun(plane, before)
+    late = await stopped_after_its_claim(plane, session)
+    assert (await close(plane, session, CONTENT[before:])).status == 201
+    await wakes(late, CONTENT[before:], DIGEST)
+    assert await fetched(plane) == DIGEST
+
+
+@pytest.mark.parametrize("before", [0, 200_000])
+async def test_a_late_writer_takes_nothing_from_who_went_on_meanwhile(plane: Plane, before: int) -> None:
+    plane = short_claims(plane)
+    session = await begun(plane, before)
+    late = await stopped_after_its_claim(plane, session)
+    await patch_upload(plane, request("PATCH", sent=body(CONTENT[before:700_000]), session=session))
+    # Other bytes than those that were acknowledged: in their place they would be found by nobody.
+    await wakes(late, bytes(900_000), None)
+    assert (await close(plane, session, CONTENT[700_000:])).status == 201
+    assert await fetched(plane) == DIGEST
 
 
 async def test_a_request_that_is_told_to_end_gives_its_claim_back(plane: Plane) -> None:

@@ -137,7 +137,7 @@ async def _registry(process: Process, certificate: Certificate | None) -> AsyncI
 
 def _server(process: Process, admin_app: web.Application) -> RegistryServer:
     settings, stores = process.settings, process.stores
-    plane = Plane(stores.db, stores.driver, settings.push, settings.pull, settings.gc.trash)
+    plane = Plane(stores.db, stores.driver, settings.push, settings.pull, settings.gc.trash, stores.room)
     observed: dict[str, Any] = {"observe": process.metrics.request} if process.metrics else {}
     return make_server(
         plane,

@@ -7,16 +7,19 @@ from pathlib import Path
 
 from tenure.app.metered import MeteredDatabase
 from tenure.config.places import prove_blobs
+from tenure.config.rules import sqlite_path
 from tenure.config.tree import Settings
 from tenure.core.errors import SchemaMismatch
 from tenure.obs.metrics import Metrics
 from tenure.storage.blobs.driver import BlobDriver
+from tenure.storage.blobs.folder import FolderDriver
 from tenure.storage.blobs.opening import open_driver
 from tenure.storage.meta.database import Database
 from tenure.storage.meta.engine import open_database
 from tenure.storage.meta.migrate import migrate, pending
 from tenure.storage.meta.remembering import RememberingDatabase
 from tenure.storage.meta.uploads import release_all_claims
+from tenure.storage.room import Room
 
 #: the form of a key that is never given out: asking for it shows that the store answers
 _NO_OBJECT = "b/00/" + "0" * 26
@@ -28,6 +31,7 @@ class Stores:
 
     db: Database
     driver: BlobDriver
+    room: Room
 
     async def probe_store(self) -> None:
         await self.driver.stat(_NO_OBJECT)
@@ -64,11 +68,19 @@ async def open_stores(settings: Settings, metrics: Metrics | None) -> AsyncItera
         driver = await open_driver(settings.blobs, settings.s3, folder / "blobs", observe=observe)
         try:
             await driver.check()
-            yield Stores(_around(db, metrics), driver)
+            yield Stores(_around(db, metrics), driver, _room(settings, driver))
         finally:
             await driver.close()
     finally:
         await db.close()
+
+
+def _room(settings: Settings, driver: BlobDriver) -> Room:
+    database = sqlite_path(settings)
+    folders = [database.parent] if database else []
+    if isinstance(driver, FolderDriver):
+        folders.append(driver.root)
+    return Room(folders, settings.blobs.free_min)
 
 
 def _around(db: Database, metrics: Metrics | None) -> Database:

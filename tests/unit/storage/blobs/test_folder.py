@@ -21,10 +21,15 @@ MIB = 1 << 20
 
 
 async def unused(*_: object) -> int:
-    raise AssertionError("a folder needs no journal")
+    raise AssertionError("a folder needs no multipart uploads and no tails")
 
 
-JOURNAL = Journal(multipart=unused, reserve_parts=unused, tail_key=unused)  # type: ignore[arg-type]
+async def still_ours(count: int) -> int:
+    assert count == 0, "a folder has no parts"
+    return 1
+
+
+JOURNAL = Journal(multipart=unused, reserve_parts=still_ours, tail_key=unused)  # type: ignore[arg-type]
 
 
 @pytest.fixture
