@@ -20,7 +20,9 @@ class Chaos:
         self._system = system
         self._rng = rng
         self._started = time.monotonic()
-        self._down: set[str] = set()
+        # One hand at a time on each server.
+        self._postgres_hand = asyncio.Lock()
+        self._hands = {replica.address: asyncio.Lock() for replica in system.replicas}
         self._store_share = _STORE_SHARE
         self.events: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -81,6 +83,10 @@ class Chaos:
 
     async def _kill_tenure(self) -> None:
         replica = self._a_replica()
+        async with self._hands[replica.address]:
+            await self._kill(replica)
+
+    async def _kill(self, replica: Replica) -> None:
         await self._pause(0.5)
         replica.kill()
         self._count("kill -9 of Tenure")
@@ -101,9 +107,10 @@ class Chaos:
 
     async def _restart_tenure(self) -> None:
         replica = self._a_replica()
-        code = await replica.end()
-        self._count(f"SIGTERM to Tenure, exit code {code}")
-        await replica.start()
+        async with self._hands[replica.address]:
+            code = await replica.end()
+            self._count(f"SIGTERM to Tenure, exit code {code}")
+            await replica.start()
 
     def _a_replica(self) -> Replica:
         return self._rng.choice(self._system.replicas)
@@ -111,19 +118,21 @@ class Chaos:
     async def _kill_postgres(self) -> None:
         postgres = self._system.postgres
         assert postgres is not None
-        await self._pause(0.5)
-        await asyncio.to_thread(postgres.kill)
-        self._count("kill -9 of Postgres")
-        await self._pause(2.0)
-        await asyncio.to_thread(postgres.start)
-        self.note("Postgres is back")
+        async with self._postgres_hand:
+            await self._pause(0.5)
+            await asyncio.to_thread(postgres.kill)
+            self._count("kill -9 of Postgres")
+            await self._pause(2.0)
+            await asyncio.to_thread(postgres.start)
+            self.note("Postgres is back")
 
     async def _restart_postgres(self) -> None:
         postgres = self._system.postgres
         assert postgres is not None
-        await self._pause(0.5)
-        await asyncio.to_thread(postgres.restart)
-        self._count("restart of Postgres")
+        async with self._postgres_hand:
+            await self._pause(0.5)
+            await asyncio.to_thread(postgres.restart)
+            self._count("restart of Postgres")
 
     async def _kill_store(self) -> None:
         bucket = self._system.bucket

@@ -17,7 +17,8 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _REPOSITORIES = ("app/one", "app/two")
 #: seconds that a client waits for one answer: longer than Tenure waits for what stands behind it
 _PATIENCE = 90.0
-_TRIES = 15
+#: a push is tried again for minutes, as pipelines do; an upload in chunks goes on a few times
+_TRIES, _CHUNK_TRIES = 80, 15
 _STYLES = ("docker", "containerd", "chunks", "at once")
 #: what a client may be told when a server died under it or its session ended with its commit
 _EXPECTED = {400: ("SIZE_INVALID",), 404: ("BLOB_UPLOAD_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"),
@@ -154,7 +155,7 @@ class Client:
         step = self._rng.choice([len(body) // 2 + 1, len(body) // 5 + 1])
         last = self._rng.random() < 0.5  # the last chunk comes with the closing PUT
         at = 0
-        for _ in range(_TRIES):
+        for _ in range(_CHUNK_TRIES):
             try:
                 while at < len(body) and not (last and at + step >= len(body)):
                     piece = body[at : at + step]

@@ -25,7 +25,7 @@ OPS = int(os.environ.get("TENURE_TEST_FAULT_OPS", "10"))
 SEED = int(os.environ.get("TENURE_TEST_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 CLIENTS = 4
 #: pushes between two events, about
-PACE = max(4, OPS // 40)
+PACE = max(4, OPS // 35)
 #: seconds for the worker to remove what was left over
 PATIENCE = 60.0
 

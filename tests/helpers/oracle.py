@@ -160,9 +160,11 @@ def unnamed(known: Facts, store: Inventory) -> list[str]:
             complaints.append(f"{key} is in the store, and no row of `objects` names it")
     complaints += [f"tmp/{name} is in the store, and no row names it" for name in store.unfinished - files]
     for upload in store.multiparts:
-        state, _, named = known.objects.get(upload.key, (GONE, None, None))
-        # One whose initiation was not heard of holds nothing; it may not have got a part.
-        if state == GONE or (upload.id != named and upload.parts):
+        state, _, named = known.objects.get(upload.key, (0, None, None))
+        # One whose initiation nobody heard of holds no bytes and never will: its id is not known to any writer.
+        if upload.parts or state == 0:
+            if state not in (0, GONE) and upload.id == named:
+                continue
             complaints.append(f"multipart upload {upload.id} of {upload.key} has {upload.parts} parts and no row")
     for key, (state, size, _) in known.objects.items():
         if state == LIVE and store.finished.get(key) != size:
