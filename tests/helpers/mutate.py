@@ -282,7 +282,7 @@ def document(rng: random.Random, shot: Shot) -> Shot:
     """The JSON of a manifest with something else in it; any bytes where it is none."""
     try:
         made = json.loads(shot.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body(rng, shot)
     if rng.random() < 0.1:
         nested = b"[" * 5000 if rng.random() < 0.5 else b'{"a":' * 3000

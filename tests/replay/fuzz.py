@@ -185,8 +185,8 @@ class Run:
             self.tally.statuses["cut"] += len(batch)
             self._leave(abruptly=True)
             return
-        # Whoever goes on sending while the registry ends the connection may lose the answer (RFC 9112, 9.6).
-        hasty = len(written) > _AT_ONCE or (len(batch) > 1 and batch[0].pieces > 1)
+        # Whoever goes on sending after a refusal may meet a reset before the answer is read (RFC 9112, 9.6).
+        hasty = len(written) > _AT_ONCE or batch[0].pieces > 1
         await self._hear_all(batch, reader, hasty=hasty)
 
     async def _hear_all(self, batch: Sequence[Shot], reader: asyncio.StreamReader, *, hasty: bool) -> None:
@@ -198,8 +198,11 @@ class Run:
             except TimeoutError:
                 self._count(batch[place:], "unanswered", f"no answer within {HANG} s" if owed else "")
                 return self._leave()
-            except (asyncio.IncompleteReadError, ConnectionError):
-                self._count(batch[place:], "closed", "closed without an answer" if owed and not hasty else "")
+            except asyncio.IncompleteReadError:
+                self._count(batch[place:], "closed", "closed without an answer" if owed else "")
+                return self._leave()
+            except ConnectionError:
+                self._count(batch[place:], "reset", "reset without an answer" if owed and not hasty else "")
                 return self._leave()
             except (ValueError, IndexError, asyncio.LimitOverrunError) as error:
                 self._count(batch[place:], "unreadable", f"an answer that cannot be read: {error!r}" if owed else "")
