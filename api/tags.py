@@ -70,9 +70,8 @@ async def history(call: Call) -> Reply:
 
 async def _move(call: Call, digest: Digest) -> Reply:
     tag = call.params["tag"]
-    previous = await tags.get_tag(call.db, call.repository, tag)
-    moved = await tags.move_tag(call.db, call.repository, tag, digest, call.origin, if_version=None)
-    body = TagMove(dry_run=call.query.dry_run, previous=str(previous.digest) if previous else None, tag=_tag(moved))
+    moved, previous = await tags.move_tag(call.db, call.repository, tag, digest, call.origin, if_version=None)
+    body = TagMove(dry_run=call.query.dry_run, previous=str(previous) if previous else None, tag=_tag(moved))
     return Reply(body, etag=_entity_tag(moved))
 
 

@@ -1,6 +1,7 @@
 """Tags: list, move, delete; every move is an event in the tag's history."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -37,20 +38,23 @@ _ROWS = (
 )
 _ROW = _ROWS.where(tags.c.name == bindparam("tag"))
 _ROW_PAGE = _ROWS.where(tags.c.name > bindparam("last")).order_by(tags.c.name).limit(bindparam("n"))
+# By name, over all repositories that ever bore it: what was moved does not cease to have been moved.
 _HISTORY = (
     sa.select(tag_events)
     .join(repos, repos.c.id == tag_events.c.repo_id)
-    .where(*_HERE, tag_events.c.id < bindparam("before"))
+    .where(repos.c.name == bindparam("repository"), tag_events.c.id < bindparam("before"))
     .order_by(tag_events.c.id.desc())
     .limit(bindparam("n"))
 )
 _HISTORY_OF = _HISTORY.where(tag_events.c.tag == bindparam("tag"))
+# One table alone. After waiting for a lock Postgres looks at the new version of the locked row and at the old ones of
+# whatever is joined to it: the row of a tag that has moved would be gone from the answer.
 _LOCK = (
-    sa.select(tags.c.manifest_id, tags.c.version, manifests.c.digest)
-    .join(manifests, manifests.c.id == tags.c.manifest_id)
+    sa.select(tags.c.manifest_id, tags.c.version)
     .where(tags.c.repo_id == bindparam("repo"), tags.c.name == bindparam("tag"))
-    .with_for_update(of=tags)
+    .with_for_update()
 )
+_DIGEST = sa.select(manifests.c.digest).where(manifests.c.id == bindparam("manifest"))
 _CREATE = insert(tags).on_conflict_do_nothing(index_elements=["repo_id", "name"])
 _MOVE = (
     sa.update(tags)
@@ -76,6 +80,14 @@ class Tag:
     size: int
     moved_at: int
     version: int
+
+
+class _Held(NamedTuple):
+    """A tag's row, locked."""
+
+    manifest_id: int
+    version: int
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,10 @@ async def list_tag_rows(db: Database, repository: str, page: PageRequest) -> lis
 async def tag_history(
     db: Database, repository: str, tag: str | None, *, limit: int, before: int | None
 ) -> list[TagEvent]:
-    """Moves of one tag, or of all of a repository, newest first, with ids below `before`."""
+    """Moves of one tag, or of all of a repository, newest first, with ids below `before`.
+
+    Those of a repository of that name that was deleted are among them. NameUnknown where there never was one.
+    """
     params = {"repository": repository, "n": limit, "before": _LAST_ID if before is None else before}
     rows = await (db.all(_HISTORY, params) if tag is None else db.all(_HISTORY_OF, {**params, "tag": tag}))
     if not rows and not await repository_exists(db, repository):
@@ -141,49 +156,50 @@ async def delete_tag(db: Database, repository: str, tag: str, origin: Origin, *,
 
     async def work(session: Session) -> None:
         repo_id = await lock_repository(session, repository)
-        row = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
-        if row is None:
+        held = await _lock(session, repo_id, tag)
+        if held is None:
             raise ManifestUnknown(f"tag {tag} is not known in {repository}")
         now = await session.now()
-        pairs = [(tag, row["manifest_id"])]
+        pairs = [(tag, held.manifest_id)]
         await trash_names(session, repo_id, pairs, trash=TRASH_PERSON, purge_at=now + trash_for)
         await session.run(_DROP, {"repo": repo_id, "tag": tag})
-        digest = Digest.unpack(row["digest"])
-        await record_tag_move(session, origin, repo_id, tag, old=digest, new=None, cause="delete")
-        await enqueue_review(session, QueueKind.MANIFEST, repo_id, [row["manifest_id"]], now)
+        await record_tag_move(session, origin, repo_id, tag, old=held.digest, new=None, cause="delete")
+        await enqueue_review(session, QueueKind.MANIFEST, repo_id, [held.manifest_id], now)
         await audit(session, origin, action="tag.delete", repository=repository, target=tag,
-                    detail={"digest": str(digest)})  # fmt: skip
-        await emit(session, origin, "delete", repository, {"tag": tag, "digest": str(digest)})
+                    detail={"digest": str(held.digest)})  # fmt: skip
+        await emit(session, origin, "delete", repository, {"tag": tag, "digest": str(held.digest)})
 
     await retried(db, work)
 
 
 async def move_tag(
     db: Database, repository: str, tag: str, digest: Digest, origin: Origin, *, if_version: int | None
-) -> Tag:
+) -> tuple[Tag, Digest | None]:
     """Point a tag at a manifest that is already here; `if_version` 0 means "only if there is no such tag".
 
-    ManifestUnknown for an unknown digest, PreconditionFailed when the tag moved meanwhile.
+    The tag, and what it pointed at before this very move. ManifestUnknown for an unknown digest,
+    PreconditionFailed when the tag moved meanwhile.
     """
 
-    async def work(session: Session) -> None:
+    async def work(session: Session) -> Digest | None:
         repo_id = await lock_repository(session, repository)
         target = await session.one(_LIVE_MANIFEST, {"repo": repo_id, "digest": digest.packed})
         if target is None:
             raise ManifestUnknown(f"{digest} is not known in {repository}")
-        current = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
-        if if_version is not None and if_version != (current["version"] if current else 0):
-            raise PreconditionFailed(f"tag {tag} is at version {current['version'] if current else 0} now")
-        if await set_tag(session, origin, repository, repo_id, tag, target["id"], digest, cause="retag"):
+        previous, moved = await _set(
+            session, origin, repo_id, tag, target["id"], digest, cause="retag", if_version=if_version
+        )
+        if moved:
             await emit(session, origin, "push", repository, {"tag": tag, "digest": str(digest)})
         await audit(session, origin, action="tag.move", repository=repository, target=tag,
                     detail={"digest": str(digest)})  # fmt: skip
+        return previous
 
-    await retried(db, work)
+    previous = await retried(db, work)
     moved = await get_tag(db, repository, tag)
     if moved is None:
         raise PreconditionFailed(f"tag {tag} was deleted meanwhile")
-    return moved
+    return moved, previous
 
 
 async def set_tag(
@@ -194,24 +210,48 @@ async def set_tag(
 
     The conditions are those of RFC 9110 on the tag's ETag, the quoted digest it points at now.
     """
+    _, moved = await _set(
+        session, origin, repo_id, tag, manifest_id, digest,
+        cause=cause, if_match=if_match, if_none_match=if_none_match,
+    )  # fmt: skip
+    return moved
+
+
+async def _set(
+    session: Session, origin: Origin, repo_id: int, tag: str, manifest_id: int, digest: Digest,
+    *, cause: str, if_match: str | None = None, if_none_match: str | None = None, if_version: int | None = None,
+) -> tuple[Digest | None, bool]:  # fmt: skip
+    """What the tag pointed at, and whether it moved: never without its row written and its event beside it."""
     now = await session.now()
-    current = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
-    _check_conditions(tag, Digest.unpack(current["digest"]) if current else None, if_match, if_none_match)
-    if current is None:
+    while True:
+        held = await _lock(session, repo_id, tag)
+        _check_conditions(tag, held.digest if held else None, if_match, if_none_match)
+        version = held.version if held else 0
+        if if_version is not None and if_version != version:
+            raise PreconditionFailed(f"tag {tag} is at version {version} now")
+        if held is not None:
+            break
         row = {"repo_id": repo_id, "name": tag, "manifest_id": manifest_id, "moved_at": now}
-        if not await session.run(_CREATE, row):
-            # Somebody created it between the look and the insert; now there is a row to lock.
-            current = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
-            _check_conditions(tag, Digest.unpack(current["digest"]) if current else None, if_match, if_none_match)
-    old = None
-    if current is not None:
-        if current["manifest_id"] == manifest_id:
-            return False
-        old = Digest.unpack(current["digest"])
-        await session.run(_MOVE, {"repo": repo_id, "tag": tag, "target": manifest_id, "now": now})
-        await enqueue_review(session, QueueKind.MANIFEST, repo_id, [current["manifest_id"]], now)
-    await record_tag_move(session, origin, repo_id, tag, old=old, new=digest, cause=cause)
-    return True
+        if await session.run(_CREATE, row):
+            await record_tag_move(session, origin, repo_id, tag, old=None, new=digest, cause=cause)
+            return None, True
+        # Somebody created it between the look and the insert, and may have deleted it again: look once more.
+    if held.manifest_id == manifest_id:
+        return held.digest, False
+    await session.run(_MOVE, {"repo": repo_id, "tag": tag, "target": manifest_id, "now": now})
+    await enqueue_review(session, QueueKind.MANIFEST, repo_id, [held.manifest_id], now)
+    await record_tag_move(session, origin, repo_id, tag, old=held.digest, new=digest, cause=cause)
+    return held.digest, True
+
+
+async def _lock(session: Session, repo_id: int, tag: str) -> _Held | None:
+    row = await session.one(_LOCK, {"repo": repo_id, "tag": tag})
+    if row is None:
+        return None
+    # The tag's foreign key keeps the manifest, and a manifest's digest never changes.
+    manifest = await session.one(_DIGEST, {"manifest": row["manifest_id"]})
+    assert manifest is not None
+    return _Held(row["manifest_id"], row["version"], Digest.unpack(manifest["digest"]))
 
 
 def _check_conditions(tag: str, current: Digest | None, if_match: str | None, if_none_match: str | None) -> None:

@@ -217,7 +217,8 @@ async def test_repositories_show_what_they_hold(db: Database) -> None:
 async def test_a_tag_moves_to_what_is_here_and_only_from_the_version_seen(db: Database) -> None:
     first = await put_image(db, "app", "v1", seed="1")
     second = await put_image(db, "app", seed="2")
-    moved = await move_tag(db, "app", "v1", second.digest, SOMEBODY, if_version=1)
+    moved, previous = await move_tag(db, "app", "v1", second.digest, SOMEBODY, if_version=1)
+    assert previous == first.digest
     assert (moved.digest, moved.version) == (second.digest, 2)
     history = await tag_history(db, "app", "v1", limit=1, before=None)
     assert (history[0].cause, history[0].old, history[0].new) == ("retag", first.digest, second.digest)
