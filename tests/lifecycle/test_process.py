@@ -400,3 +400,24 @@ def test_a_place_that_cannot_be_used_names_its_setting(
         f"{tmp_path / 'file'} is not a folder; move it away, or name another place with {setting}\n"
     )
     assert ran.stderr.count("\n") == 1
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            command(tmp_path / "data", address), stdout=subprocess.DEVNULL, stderr=full, env=clean({}), cwd=tmp_path
+        )
+    server = Server(process, address, tmp_path / "none")
+    try:
+        until(lambda: process.poll() is not None or answers(server, "/readyz", 200))
+        for _ in range(3):
+            assert server.ask("GET", "/v2/")[0] == 200
+            assert server.ask("GET", "/v2/UPPER/tags/list")[0] == 400
+        metrics = server.ask("GET", "/metrics")[2].decode()
+        assert float(re.findall(r"^tenure_log_lines_lost (\S+)", metrics, re.MULTILINE)[0]) > 5
+        process.terminate()
+        assert server.ended() == 0
+    finally:
+        process.kill()
+        process.wait()

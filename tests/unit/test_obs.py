@@ -1,5 +1,6 @@
 """Lines without secrets, numbers without unbounded labels, both cheap."""
 
+import asyncio
 import io
 import json
 import logging
@@ -9,7 +10,7 @@ import pytest
 import structlog
 
 from tenure.core.origin import Origin
-from tenure.obs.log import access_log, configure, request_id, scrub
+from tenure.obs.log import Outlet, access_log, configure, request_id, scrub
 from tenure.obs.metrics import Metrics
 from tenure.obs.settings import LogSettings
 
@@ -80,6 +81,34 @@ def test_an_access_line_names_the_request(out: io.StringIO) -> None:
     assert line["event"] == "request" and line["duration_ms"] == 1.25 and line["request_id"] == "01ABC"
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v2/a/tags/list", 200)
     assert line["time"].endswith("Z") and len(line["time"]) == 27
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", [Full(), "closed"])
+async def test_a_log_that_takes_nothing_ends_nothing_and_is_counted(stream: io.StringIO | str) -> None:
+    if isinstance(stream, str):
+        stream = io.StringIO()
+        stream.close()
+    heard: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outlet, "lost", 0)
+        configure(LogSettings(), stream)
+        write = access_log(LogSettings(), stream)
+        assert write is not None
+        for _ in range(2):
+            write("GET", "/v2/", 200, 0.001, received=0, sent=2, origin=ORIGIN)
+        await asyncio.sleep(0)
+        structlog.get_logger().error("something")
+        logging.getLogger("library").error("something else")
+        assert Outlet.lost >= 4
+    assert not heard
 
 
 def test_access_lines_can_be_switched_off() -> None:

@@ -33,7 +33,7 @@ from tenure.core.clock import SECOND
 from tenure.core.origin import Origin
 from tenure.gc.duties import DUTIES
 from tenure.gc.worker import Worker
-from tenure.obs.log import access_log
+from tenure.obs.log import Outlet, access_log
 from tenure.obs.metrics import Metrics
 from tenure.registry.plane import Plane
 from tenure.registry.server import ORIGIN, Limits, RegistryServer, make_server
@@ -121,6 +121,7 @@ async def _registry(process: Process, certificate: Certificate | None) -> AsyncI
     await admin_app.startup()
     if process.metrics:
         process.metrics.gauge("tenure_http_requests_in_flight", "Requests being worked on.", server.inflight)
+        process.metrics.gauge("tenure_log_lines_lost", "Lines that could not be written.", lambda: Outlet.lost)
         process.metrics.gauge("tenure_http_connections", "Open connections.", lambda: len(server.connections))
     listener = await Listener.start(settings.server.listen, server, certificate.context if certificate else None)
     _announce(settings, listener.port)

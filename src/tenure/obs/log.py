@@ -10,8 +10,9 @@ import re
 import sys
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -33,9 +34,36 @@ _SECRETS = re.compile(
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
+class Outlet:
+    """A stream that takes what it can. A full disk or a reader that went away must not end the registry.
+
+    `lost` counts the lines that could not be written, over all outlets of the process.
+    """
+
+    lost = 0
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        # ValueError: the stream was closed.
+        except (OSError, ValueError):
+            Outlet.lost += text.count("\n")
+            return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return not self._stream.closed and self._stream.isatty()
+
+
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's lines to `stream` (standard error) in the format chosen."""
-    out = stream or sys.stderr
+    out = Outlet(stream or sys.stderr)
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     level = _LEVELS[settings.level]
     render = structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else _json
@@ -49,7 +77,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, out)),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -66,7 +94,7 @@ def access_log(settings: LogSettings, stream: TextIO | None = None) -> "AccessLo
     """The writer of access lines, or None when they are switched off."""
     if not settings.access or _LEVELS[settings.level] > _LEVELS["info"]:
         return None
-    out = stream or sys.stderr
+    out = Outlet(stream or sys.stderr)
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     return AccessLog(out.write, console)
 
@@ -106,7 +134,7 @@ class AccessLog:
     def __call__(
         self, method: str, path: str, status: int, seconds: float, *, received: int, sent: int, origin: Origin
     ) -> None:
-        """`path` without the query; `seconds` from the first header byte to the end of the answer."""
+        """`path` without the query; `seconds` from when the head had been read until the answer was made or sent."""
         now = time.time()
         second = int(now)
         if second != self._second:
