@@ -15,15 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.client_programs import COSIGN, CRANE, HELM, ORAS, REGCTL
 from helpers.docker_engine import Failed, engine, need, run
-from helpers.go_programs import GoProgram, install
+from helpers.go_programs import install
 from helpers.skopeo import Layout, Skopeo, digest_of
 
-CRANE = GoProgram("crane", "github.com/google/go-containerregistry/cmd/crane", "v0.22.1", (1, 24))
-ORAS = GoProgram("oras", "oras.land/oras/cmd/oras", "v1.3.6", (1, 24))
-REGCTL = GoProgram("regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7", (1, 24))
-HELM = GoProgram("helm", "helm.sh/helm/v4/cmd/helm", "v4.3.1", (1, 24))
-COSIGN = GoProgram("cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", (1, 24))
 #: bytes of a layer: several reads of a socket, several pieces of docker's
 LAYER = 150_000
 
@@ -383,6 +379,39 @@ def helm(stage: Stage) -> str:
     return HELM.version.removeprefix("v")
 
 
+def cosign(stage: Stage) -> str:
+    """Signs with a key and without a log: what a registry sees of it is the same."""
+    home = stage.place("cosign")
+    environment = {**os.environ, "COSIGN_PASSWORD": "", "HOME": str(home), "DOCKER_CONFIG": str(home)}
+    program = str(install(COSIGN))
+
+    def tool(*words: str, ok: bool = True) -> str:
+        return run([program, *words], environment, ok=ok, cwd=home)
+
+    image = f"{stage.address}/cosign/app"
+    pushed = run([str(install(CRANE)), "push", str(stage.layout("app")[0].folder), f"{image}:1"], environment)
+    pinned, plain = f"{image}@{_digest(pushed)}", "--allow-http-registry"
+    (home / "predicate.json").write_text('{"built": "here"}')
+    (home / "config.json").write_text("{}")
+    tool("generate-key-pair")
+    key = ["--key", "cosign.key", "--use-signing-config=false", "--tlog-upload=false", "-y", plain]
+    stage.operation("sign")
+    tool("sign", *key, pinned)
+    stage.operation("sign again")
+    tool("sign", *key, pinned)
+    stage.operation("verify")
+    tool("verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", plain, f"{image}:1")
+    stage.operation("attest")
+    tool("attest", *key, "--predicate", "predicate.json", "--type", "custom", pinned)
+    stage.operation("tree")
+    tool("tree", plain, f"{image}:1")
+    stage.operation("sign the old way, by tags")
+    tool("sign", *key, "--new-bundle-format=false", pinned)
+    stage.operation("verify what is not there")
+    tool("verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true", plain, f"{image}:absent", ok=False)
+    return COSIGN.version.removeprefix("v")
+
+
 @contextlib.contextmanager
 def _containerd(folder: Path) -> Iterator[str]:
     """A containerd of its own; its socket."""
@@ -423,5 +452,5 @@ def _version(command: list[str]) -> str:
 
 
 CLIENTS: dict[str, Callable[[Stage], str]] = {
-    each.__name__: each for each in (skopeo, docker, podman, ctr, crane, oras, regctl, helm)
+    each.__name__: each for each in (skopeo, docker, podman, ctr, crane, oras, regctl, helm, cosign)
 }

@@ -13,7 +13,7 @@ from replay.tape import SIZE_LIMIT, Contents, Recording, load, recordings
 from tenure.registry.plane import Plane
 
 #: without one of these the clients of most people are not looked at
-NEEDED = {"crane", "ctr", "docker", "helm", "oras", "podman", "regctl", "skopeo"}
+NEEDED = {"cosign", "crane", "ctr", "docker", "helm", "oras", "podman", "regctl", "skopeo"}
 
 
 @pytest.mark.parametrize("path", recordings(), ids=lambda path: path.stem)
