@@ -36,16 +36,22 @@ class Direct(Protocol):
 
 
 class Connection(RequestHandler):
-    """One connection. What its parser refuses is answered in the registry's own form."""
+    """One connection. What its parser refuses is answered in the registry's own form.
 
-    __slots__ = ("_address", "_direct", "_directly", "_scheme")
+    A request whose head has begun and is not whole after `head_limit` seconds ends it: aiohttp knows only how long
+    a connection may be idle, and a client that sends a byte now and then would keep it for that long.
+    """
 
-    def __init__(self, server: web.Server, direct: Direct, **options: object) -> None:
+    __slots__ = ("_address", "_direct", "_directly", "_head_limit", "_head_timer", "_scheme")
+
+    def __init__(self, server: web.Server, direct: Direct, *, head_limit: float, **options: object) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]
         self._direct = direct
         self._directly: asyncio.Task[None] | None = None
         self._address: str | None = None
         self._scheme = "http"
+        self._head_limit = head_limit
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -53,18 +59,40 @@ class Connection(RequestHandler):
         self._address = (str(peer[0]) if isinstance(peer, tuple) else str(peer or "")) or None
         self._scheme = "https" if self.ssl_context else "http"
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         # aiohttp's loop of requests waits for `_waiter`. It is taken away while the parser works, so that what
         # arrived can be looked at before that loop wakes for it.
         waiter, self._waiter = self._waiter, None
+        heads = self._request_count
         try:
             super().data_received(data)
         finally:
             self._waiter = waiter
+        if heads != self._request_count:
+            self._end_head()
+        elif self._head_timer is None and self._is_between_requests() and data.strip(b"\r\n"):
+            self._head_timer = self._loop.call_later(self._head_limit, self._head_took_too_long)
         if waiter is None:
             self._refuse_broken_body()
         elif self._messages and not waiter.done() and not self._begin_directly(waiter):
             waiter.set_result(None)
+
+    def _is_between_requests(self) -> bool:
+        return self._current_request is None and not self._request_in_progress and not self._messages
+
+    def _head_took_too_long(self) -> None:
+        self._head_timer = None
+        if self._is_between_requests():
+            self.force_close()
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _begin_directly(self, waiter: "asyncio.Future[None]") -> bool:
         message, payload = self._messages[0]

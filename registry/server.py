@@ -61,6 +61,8 @@ class Limits:
     field: int = 64 << 10
     #: how long an idle connection is kept; longer than the load balancers in front keep theirs
     keep_alive: float = 630.0
+    #: how long the head of a request may take from its first byte to its last
+    head: float = 60.0
     #: how long the rest of a body that nobody wants is read away before the connection ends
     linger: float = 2.0
     #: bytes of a body that wait in memory for whoever reads it, for each connection
@@ -105,6 +107,7 @@ class RegistryServer(web.Server):
         admin_app: web.Application | None,
     ) -> None:
         self._protocol_options: dict[str, Any] = {
+            "head_limit": limits.head,
             "access_log": None,
             "auto_decompress": False,
             "keepalive_timeout": limits.keep_alive,
