@@ -102,15 +102,27 @@ class Chaos:
             await asyncio.wait({starting})
             replica.kill()
             self._count("kill -9 of a starting Tenure")
-        await replica.start()
-        self.note("Tenure serves again")
+        await self._start(replica)
 
     async def _restart_tenure(self) -> None:
         replica = self._a_replica()
         async with self._hands[replica.address]:
             code = await replica.end()
             self._count(f"SIGTERM to Tenure, exit code {code}")
-            await replica.start()
+            await self._start(replica)
+
+    async def _start(self, replica: Replica) -> None:
+        """As a supervisor does: a start that the faults of that moment spoilt is tried again."""
+        for _ in range(5):
+            try:
+                await replica.start()
+                self.note("Tenure serves again")
+                return
+            except RuntimeError as error:
+                replica.kill()
+                self._count("start refused, tried again")
+                self.note(str(error).rstrip().rpartition("\n")[2][:200])
+        raise RuntimeError(f"Tenure does not come back: {replica.log}")
 
     def _a_replica(self) -> Replica:
         return self._rng.choice(self._system.replicas)
