@@ -15,7 +15,7 @@ OLD_PG ?= /usr/lib/postgresql/15/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 EDITABLE = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 
-.PHONY: help run test check format e2e e2e-all conformance safety safety-ci faults bench docs lock clean
+.PHONY: help run test check format e2e e2e-all heavy conformance safety safety-ci faults bench docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ e2e: $(VENV)/.ok-dev ## real clients against real processes; needs root, docker,
 e2e-all: $(VENV)/.ok-dev ## the long form of e2e too (ARGS=--record writes docs/clients.md)
 	PYTHONPATH=tests $(BIN)/python -m helpers.client_programs all
 	$(BIN)/pytest tests/e2e -n 2 --dist loadgroup -m e2e $(ARGS)
+
+heavy: $(VENV)/.ok-dev ## layers of 5 GiB and a hundred pushes at once, in bounded memory; needs 15 GiB of disk
+	$(BIN)/pytest tests/heavy -m slow $(ARGS)
 
 conformance: $(VENV)/.ok-dev ## the official OCI suite on both profiles; needs Go, or takes it as a Python package
 	$(BIN)/python conformance/run.py $(ARGS)
