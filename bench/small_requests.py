@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -59,6 +60,8 @@ def main() -> int:
     parser.add_argument("--peer", choices=peers.NAMES, action="append", help="only these and their references")
     asked = parser.parse_args()
     names = peers.chosen(asked.peer)
+    # Asked to stop, end the servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     facts = measure.provenance()
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(peers.serve(name)) for name in names]

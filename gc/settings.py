@@ -8,7 +8,7 @@ from tenure.storage.settings import Duration, duration
 class GcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[gc]`"""
 
-    #: how long what a person deletes can be restored, before its bytes may go
+    #: how long what a person deletes stays in trash, where a push of it finds it, before its bytes may go
     trash: Duration = duration("7d")
     #: jobs one process works on at once
     jobs: int = 4

@@ -164,7 +164,15 @@ async def _connect(url: str, retry_for: int) -> Any:
             last = error
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StorageUnavailable(f"cannot use the database: {error}") from error
-        await backoff.wait(last)
+        try:
+            await backoff.wait(last)
+        except StorageUnavailable:
+            raise StorageUnavailable(f"cannot reach the database at {_where(url)}: {last}") from last
+
+
+def _where(url: str) -> str:
+    """Host, port and name, without what opens the door."""
+    return url.partition("://")[2].rpartition("@")[2].partition("?")[0]
 
 
 async def _migrate_postgres(driver: Any) -> list[str]:

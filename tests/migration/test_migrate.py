@@ -197,3 +197,10 @@ async def test_a_file_that_is_no_database_is_said_in_one_sentence(tmp_path: Path
     with pytest.raises(StorageUnavailable, match="file is not a database") as refused:
         await migrate(f"sqlite:///{path}")
     assert "sqlalche" not in refused.value.message
+
+
+async def test_a_postgres_that_is_not_there_is_named_without_its_password() -> None:
+    with pytest.raises(StorageUnavailable) as refusal:
+        await migrate("postgresql://someone:hush@127.0.0.1:1/tenure?application_name=x", retry_for=1)
+    said = str(refusal.value)
+    assert said.startswith("cannot reach the database at 127.0.0.1:1/tenure: ") and "hush" not in said

@@ -120,7 +120,7 @@ async def test_nothing_is_destroyed_unasked(tenure: Run, admin: Admin, made: Mad
     gone = await tenure("tag", "rm", "team/app:v1", "--yes", "-o", "name")
     assert (gone.code, gone.out) == (0, "team/app:v1\n")
     gone = await tenure("repo", "rm", "team/app", "--yes")
-    assert gone.code == 0 and "1 tag and 1 manifest." in gone.err and "Restorable until" in gone.out
+    assert gone.code == 0 and "1 tag and 1 manifest." in gone.err and "In trash until" in gone.out
     assert (await tenure("repo", "ls", "-o", "name")).out == "zoo\n"
 
 

@@ -80,7 +80,7 @@ def rm(repository: str, *, care: Care = CAREFUL, where: Where = HERE) -> int:
             ("Repository", removal.repository),
             ("Tags", str(removal.tag_count)),
             ("Manifests", str(removal.manifest_count)),
-            ("Restorable until", short_time(removal.restorable_until)),
+            ("In trash until", short_time(removal.restorable_until)),
         )
         print_one(removal, lines, removal.repository, where.output)
         return 0

@@ -115,7 +115,7 @@ def rm(
                 return FAILED
             removal = await client.call("tag.delete", names)
         note(f"{'Would delete' if care.dry_run else 'Deleted'} {repository}:{name}.")
-        lines = (("Tag", f"{repository}:{name}"), ("Restorable until", short_time(removal.restorable_until)))
+        lines = (("Tag", f"{repository}:{name}"), ("In trash until", short_time(removal.restorable_until)))
         print_one(removal, lines, f"{repository}:{name}", where.output)
         return 0
 
