@@ -1,6 +1,7 @@
 """Real clients against real processes, on both profiles. A client that is absent is a failure, not a skip."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def skopeo(tmp_path_factory: pytest.TempPathFactory) -> Skopeo:
 
 @pytest.fixture(scope="session")
 def client(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[[type[Client]], Client]]:
     """Starts a client when it is first asked for, and keeps it until the end."""
     running: dict[type[Client], Client] = {}
@@ -65,7 +66,8 @@ def client(
 
         def started(kind: type[Client]) -> Client:
             if kind not in running:
-                folder = tmp_path_factory.mktemp(kind.name)
+                # Not below pytest's folder: podman takes no path of more than 50 characters.
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{kind.name}-")))
                 if kind is Docker:
                     running[kind] = Docker(folder, request.getfixturevalue("docker"))
                 elif kind is Containerd:

@@ -31,7 +31,6 @@ class Row(StrEnum):
     VERSIONS = "chart versions: newest of a range"
     MIRROR = "pull through it as a mirror"
     SIGN = "sign and verify"
-    CACHE = "build cache: export and import"
     ABSENT = "what is absent is said in words"
     STRANGER = "TLS: an unknown authority is refused"
 
@@ -75,6 +74,8 @@ class Client(ABC):
     #: where it comes from, for the document
     origin: ClassVar[str]
     without: ClassVar[Mapping[Row, str]]
+    #: the same for what it can do over plain HTTP only
+    without_tls: ClassVar[Mapping[Row, str]] = {}
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -91,11 +92,21 @@ class Client(ABC):
         home = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder)}
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
         trusted = {"SSL_CERT_FILE": str(place.ca)} if place is not None and place.ca else {}
-        return {**kept, **home, "DOCKER_CONFIG": str(self.folder), **trusted}
+        # A proxy that is not there: nothing but the loopback address, which needs none, can be reached.
+        shut = {"HTTP_PROXY": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "127.0.0.1"}
+        return {**kept, **home, **shut, "DOCKER_CONFIG": str(self.folder), **trusted}
 
     def run(self, *command: str, place: Place | None = None, cwd: Path | None = None) -> str:
         """What it said. Raises Failed."""
         return run(list(command), self.environment(place), cwd=cwd)
+
+    @classmethod
+    def why_not(cls, row: Row, place: str) -> str:
+        """Why a row does not apply on one of the PLACES; "" when it does."""
+        tls = place.endswith("https")
+        if row is Row.STRANGER and not tls:
+            return "there is no authority over plain HTTP"
+        return cls.without.get(row) or (cls.without_tls.get(row, "") if tls else "")
 
     @abstractmethod
     def version(self) -> str:

@@ -41,7 +41,6 @@ class Containerd(Client):
         Row.CHUNKS: "it sends a blob in one PUT",
         Row.VERSIONS: "it knows nothing of charts",
         Row.SIGN: "it has no command for it",
-        Row.CACHE: "see BuildKit",
     }
 
     def version(self) -> str:

@@ -60,7 +60,6 @@ class SkopeoClient(Containers):
         Row.VERSIONS: _NO_CHARTS,
         Row.MIRROR: "it is podman's and buildah's library, without a mirror protocol",
         Row.SIGN: _NO_SIGNING,
-        Row.CACHE: "it builds nothing",
     }
 
     def push(self, payload: bytes, ref: Ref) -> None:
@@ -158,7 +157,6 @@ class Podman(Stored):
         Row.VERSIONS: _NO_CHARTS,
         Row.MIRROR: "its mirrors are ordinary pulls: see the row of pull by tag",
         Row.SIGN: _NO_SIGNING,
-        Row.CACHE: "this version of it has none",
     }
 
     def command(self, *arguments: str, place: Place | None = None) -> str:
@@ -192,7 +190,6 @@ class Buildah(Stored):
         Row.VERSIONS: _NO_CHARTS,
         Row.MIRROR: "its mirrors are ordinary pulls: see the row of pull by tag",
         Row.SIGN: _NO_SIGNING,
-        Row.CACHE: "this version of it has none",
     }
 
 

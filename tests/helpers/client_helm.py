@@ -25,7 +25,6 @@ class Helm(Client):
         Row.CHUNKS: "it sends a blob in one PUT",
         Row.MIRROR: "it has no mirrors",
         Row.SIGN: "its provenance files are signed without a registry",
-        Row.CACHE: "it builds nothing",
     }
 
     def __init__(self, folder: Path) -> None:

@@ -25,7 +25,6 @@ class OrasPy(Client):
         Row.VERSIONS: "it knows nothing of charts",
         Row.MIRROR: "it has no mirrors",
         Row.SIGN: "signing is for other programs",
-        Row.CACHE: "it builds nothing",
     }
 
     def version(self) -> str:

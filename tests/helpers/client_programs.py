@@ -12,11 +12,9 @@ ORAS = GoProgram("oras", "oras.land/oras/cmd/oras", "v1.3.6", (1, 26, 7))
 REGCTL = GoProgram("regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7", (1, 26))
 HELM = GoProgram("helm", "helm.sh/helm/v4/cmd/helm", "v4.3.1", (1, 26))
 COSIGN = GoProgram("cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3", (1, 26))
-BUILDCTL = GoProgram("buildkit", "github.com/moby/buildkit/cmd/buildctl", "v0.34.2", (1, 26, 8))
-BUILDKITD = GoProgram("buildkit", "github.com/moby/buildkit/cmd/buildkitd", "v0.34.2", (1, 26, 8))
 
 SHORT = (HELM, CRANE, ORAS, REGCTL)
-LONG = (*SHORT, COSIGN, BUILDCTL, BUILDKITD)
+LONG = (*SHORT, COSIGN)
 
 
 def main(arguments: list[str]) -> None:

@@ -59,7 +59,6 @@ class Crane(Tool):
         Row.VERSIONS: _NO_CHARTS,
         Row.MIRROR: _NO_MIRROR,
         Row.SIGN: _NO_SIGNING,
-        Row.CACHE: _NO_BUILD,
     }
 
     def push(self, payload: bytes, ref: Ref) -> None:
@@ -103,7 +102,6 @@ class Oras(Tool):
         Row.VERSIONS: _NO_CHARTS,
         Row.MIRROR: _NO_MIRROR,
         Row.SIGN: _NO_SIGNING,
-        Row.CACHE: _NO_BUILD,
     }
 
     def push(self, payload: bytes, ref: Ref) -> None:
@@ -158,7 +156,6 @@ class Regctl(Tool):
         Row.VERSIONS: _NO_CHARTS,
         Row.MIRROR: "its mirrors are ordinary pulls: see the row of pull by tag",
         Row.SIGN: _NO_SIGNING,
-        Row.CACHE: _NO_BUILD,
     }
 
     def push(self, payload: bytes, ref: Ref) -> None:
