@@ -271,4 +271,6 @@ def _is_short_text(value: Any) -> TypeGuard[str]:
 
 
 def _short(text: str) -> str:
+    # JSON may hold half of a surrogate pair; an answer, which is UTF-8, cannot repeat it.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 120 else text[:117] + "..."
