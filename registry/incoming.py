@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}\Z")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: Bytes of a large body that are taken from its connection before anybody asks for them; the loop adds what it reads
+#: at once, which is twice as much.
+READ_AHEAD = 128 << 10
 MAX_QUERY_FIELDS = 200
 _NO_QUERY: Mapping[str, list[str]] = {}
 
@@ -46,6 +49,9 @@ class IncomingBody:
         #: compressed on the way, which nobody here undoes: the bytes would be taken for the content
         self.coded = coding is not None and coding.strip().lower() != "chunked"
         self._expects = headers.get("Expect", "").lower() == "100-continue" and not http.content.is_eof()
+        if self.length is None or self.length > READ_AHEAD:
+            # Otherwise each read of a full socket is followed by a pause of the connection, which costs as much.
+            http.content.set_read_chunk_size(READ_AHEAD)
 
     @property
     def unwanted(self) -> bool:
@@ -86,9 +92,13 @@ class IncomingBody:
         self._http.writer.output_size = 0
 
     async def _next(self) -> bytes:
+        content = self._http.content
         try:
+            # What is here needs no clock.
+            if here := content.read_nowait():
+                return here
             async with asyncio.timeout(self._idle):
-                return await self._http.content.readany()
+                return await content.readany()
         except TimeoutError:
             self.stalled = True
             raise ClientGone() from None
@@ -191,6 +201,10 @@ class Incoming:
         path, _, query = path_of(target).partition("?")
         peer, origin = self._from(address, headers)
         return Arrival(method, path, query, headers, scheme, peer, origin, NO_BODY)
+
+    def stranger(self, address: str | None) -> Origin:
+        """Who sent something that cannot be read."""
+        return Origin("anonymous", address, f"{self._prefix}{next(self._numbers):x}")
 
     def origin(self, http: web.BaseRequest) -> Origin:
         """Who sent a request, for an application that reads the rest of it itself."""

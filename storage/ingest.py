@@ -32,6 +32,8 @@ from tenure.storage.meta.uploads import Upload
 
 #: Bytes hashed in one go in a thread, while the next ones arrive: a hop costs as much as hashing 100 KiB.
 GULP = 1 << 20
+#: What all uploads together gather for it, bytes: many at once hash in smaller gulps.
+GULPS = 16 << 20
 _INLINE = 64 << 10  # bytes hashed in the loop: cheaper than a hop
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at somebody else's claim
 
@@ -63,6 +65,8 @@ class Ingest:
     session then stands where it stood before this request.
     """
 
+    _running = 0  # of this process
+
     def __init__(
         self, db: Database, driver: BlobDriver, upload: Upload, *, claim_for: int, algorithm: str | None = None
     ) -> None:
@@ -83,12 +87,14 @@ class Ingest:
         self._renewal: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        Ingest._running += 1
         self._renew_later()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        Ingest._running -= 1
         if not self._open:
             return
         await self._stop()
@@ -175,7 +181,7 @@ class Ingest:
             return
         self._unhashed.append(chunk)
         self._waiting += len(chunk)
-        if self._waiting >= GULP:
+        if self._waiting >= min(GULP, GULPS // max(1, Ingest._running)):
             await self._settle_hash()
             self._hashing = _update(self._hasher, self._unhashed)
             self._unhashed, self._waiting = [], 0

@@ -100,7 +100,7 @@ class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksum_mode: Literal["auto", "when_required", "when_supported"] = "auto"
     #: size of a multipart part
     part_size: Size = size("8MiB")
-    #: parts of one upload in flight at once
+    #: parts of one upload in memory at once: on their way, and the one being filled
     parts_in_flight: int = 4
     #: connections a process holds to the store at most
     max_connections: int = 64

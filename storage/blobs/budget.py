@@ -11,7 +11,7 @@ line can never become waiting in a circle:
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 #: What the beginning of an object may hold before it needs memory for a whole part, bytes.
@@ -28,6 +28,8 @@ class Share:
         self.held = 0
         self.peak = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        #: each gives back a loan that its holder keeps without need; called before anybody has to wait
+        self.reclaim: set[Callable[[], None]] = set()
 
     @property
     def waiting(self) -> int:
@@ -45,6 +47,10 @@ class Share:
     async def take(self, size: int) -> "Loan":
         """Borrow `size` bytes; a wish beyond the whole share is cut to it, or it would wait for ever."""
         loan = self.try_take(size)
+        if loan is None and self.reclaim:
+            for give_back in tuple(self.reclaim):
+                give_back()
+            loan = self.try_take(size)
         if loan is not None:
             return loan
         size = min(size, self.limit)

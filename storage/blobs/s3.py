@@ -225,6 +225,8 @@ def _reading(body: Any) -> Callable[[], Awaitable[bytes]]:
     """Gives what has arrived, at most READ_SIZE: as it came where nothing checks it on the way."""
     if type(body) is AioStreamingBody:
         stream: aiohttp.StreamReader = body.raw_stream.content
+        # Below it each read of a full socket would be followed by a pause of the connection.
+        stream.set_read_chunk_size(READ_SIZE // 2)
         return stream.readany
     return functools.partial(body.read, READ_SIZE)
 

@@ -21,11 +21,13 @@ _PIECE = 256 << 10
 class Buffer:
     """Room for `size` bytes. The system gives memory to what is written, so that an empty one costs nothing."""
 
-    __slots__ = ("_memory", "filled", "size")
+    __slots__ = ("_memory", "filled", "free", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.filled = 0
+        #: whoever was shown the content is done with it, so that other content may take its place
+        self.free = False
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def expect_much(self) -> None:
@@ -42,7 +44,7 @@ class Buffer:
         self.filled = end
 
     def content(self) -> memoryview:
-        """What was written. Keeps the memory alive."""
+        """What was written; keeps the memory alive."""
         return memoryview(self._memory)[: self.filled].toreadonly()
 
 
@@ -61,6 +63,8 @@ class Body(Payload):
         self._content = content
         self._at = 0
         self.sha256 = sha256
+        #: how often it was begun to be sent
+        self.tries = 0
 
     @classmethod
     async def hashed(cls, content: memoryview) -> Self:
@@ -69,6 +73,7 @@ class Body(Payload):
 
     def again(self) -> Self:
         """The same for one more try."""
+        self.tries += 1
         return type(self)(self._content, self.sha256)
 
     def __len__(self) -> int:

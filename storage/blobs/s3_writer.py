@@ -21,7 +21,7 @@ from typing import Any
 from tenure.core.errors import BlobUnknown, SizeInvalid, StorageUnavailable, TenureError, UploadUnknown
 from tenure.storage.blobs.budget import FIRST, Loan, MemoryBudget
 from tenure.storage.blobs.driver import Journal, Part, Progress, Stored
-from tenure.storage.blobs.s3_body import Buffer
+from tenure.storage.blobs.s3_body import Body, Buffer
 from tenure.storage.blobs.s3_client import BucketClient
 
 #: The least a part may hold unless it is the last, bytes (S3, multipart upload limits).
@@ -73,6 +73,7 @@ class S3Writer:
         self._buffer = Buffer(1)
         self._room = 0  # what the buffer may hold at the moment
         self._loan: Loan | None = None
+        self._spare: tuple[Buffer, Loan] | None = None  # memory of a part that was sent, for the next one
         self._sending: dict[asyncio.Task[Part], int] = {}  # with the bytes of memory each holds
         self._opened = False
         self._stored: Stored | None = None
@@ -132,6 +133,7 @@ class S3Writer:
                     task.exception()
         self._sending.clear()
         self._buffer, self._room = Buffer(1), 0
+        self._drop_spare()
         if self._loan is not None:
             self._loan.release()
             self._loan = None
@@ -201,6 +203,8 @@ class S3Writer:
         if self._loan is None:
             size = self._size_of_next()
             await self._settle(below=max(self._most(), 2 * size) - size)
+            if self._take_spare(size):
+                return
             self._buffer = Buffer(size)
             # Where one part was filled, there may well be another: not in two steps if it need not wait.
             loan = self._budget.parts.try_take(size) if self._parts or self._sending else None
@@ -235,22 +239,49 @@ class S3Writer:
         buffer, loan = self._buffer, self._loan
         self._buffer, self._loan, self._room = Buffer(1), None, 0
         task = asyncio.create_task(self._upload(number, buffer))
-        if loan is not None:
-            # Also when the task is cancelled before its first step.
-            task.add_done_callback(lambda _: loan.release())
+        assert loan is not None
+        # Also when the task is cancelled before its first step.
+        task.add_done_callback(lambda done: self._sent(done, buffer, loan))
         self._sending[task] = buffer.size
 
     async def _upload(self, number: int, buffer: Buffer) -> Part:
+        body = await self._client.body(buffer.content())
         answer = await self._client.call(
             "upload_part",
             Key=self._name(self._progress.key),
             UploadId=self._multipart_id,
             PartNumber=number,
-            Body=await self._client.body(buffer.content()),
+            Body=body,
         )
         if answer is None:
             raise _UploadGone()
+        # The connection of a try that failed may still hold a view of it.
+        buffer.free = isinstance(body, Body) and body.tries == 1
         return Part(number, answer["ETag"], buffer.filled)
+
+    def _sent(self, done: asyncio.Task[Part], buffer: Buffer, loan: Loan) -> None:
+        """Keep the memory for the next part unless somebody waits for it: the system hands out new memory zeroed,
+        which costs as much as copying into it."""
+        if self._spare is not None or not buffer.free or done.cancelled() or self._budget.parts.waiting:
+            loan.release()
+            return
+        self._spare = buffer, loan
+        self._budget.parts.reclaim.add(self._drop_spare)
+
+    def _take_spare(self, size: int) -> bool:
+        if self._spare is None or self._spare[0].size != size:
+            self._drop_spare()
+            return False
+        self._budget.parts.reclaim.discard(self._drop_spare)
+        (self._buffer, self._loan), self._spare = self._spare, None
+        self._buffer.filled, self._buffer.free, self._room = 0, False, size
+        return True
+
+    def _drop_spare(self) -> None:
+        self._budget.parts.reclaim.discard(self._drop_spare)
+        if self._spare is not None:
+            self._spare[1].release()
+            self._spare = None
 
     async def _settle(self, below: int = 0) -> None:
         """Wait until the parts on their way hold no more than `below` bytes."""

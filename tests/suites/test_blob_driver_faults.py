@@ -1,5 +1,6 @@
 """An S3 store that hiccups, loses answers, breaks off or refuses; and the order of journal and bytes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,6 +176,19 @@ async def test_hiccups_while_writing_are_absorbed(
     key = await push(driver, size)
     proxy.clear()
     assert await pull(driver, key, 0, size) == CONTENT[:size]
+
+
+async def test_two_long_uploads_share_memory_for_three_parts(s3_settings: S3Settings, s3_bucket: BucketFactory) -> None:
+    """Each keeps the memory of a part that was sent for its next one, and gives it to the other when that waits."""
+    s3 = msgspec.structs.replace(s3_settings, part_size=Size(5 * MIB))
+    driver = await open_driver(BlobsSettings(url=await s3_bucket(), memory_budget=Size(21 * MIB)), s3, Path("/nowhere"))
+    assert isinstance(driver, S3Driver)
+    assert driver.budget.parts.limit // (5 * MIB) == 3
+    keys = await asyncio.wait_for(asyncio.gather(*(push(driver, 12 * MIB) for _ in range(4))), 60)
+    assert (driver.budget.held, driver.budget.parts.reclaim) == (0, set())
+    for key in keys:
+        assert await pull(driver, key, 0, 12 * MIB) == CONTENT
+    await driver.close()
 
 
 async def test_a_completion_nobody_heard_of_is_found(driver: S3Driver, proxy: FaultProxy) -> None:

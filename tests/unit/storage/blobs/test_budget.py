@@ -104,3 +104,19 @@ async def test_the_shares_together_are_the_limit() -> None:
         for share in (budget.first, budget.parts, budget.reads):
             await share.take(limit)
         assert budget.held == budget.peak == limit
+
+
+async def test_what_is_kept_without_need_is_given_back_before_anybody_waits() -> None:
+    share = Share(10)
+    kept = [await share.take(4), await share.take(4)]
+
+    def give_back() -> None:
+        share.reclaim.discard(give_back)
+        for loan in kept:
+            loan.release()
+
+    share.reclaim.add(give_back)
+    assert (await share.take(2)).size == 2
+    assert share.reclaim == {give_back}
+    assert (await asyncio.wait_for(share.take(8), 5)).size == 8
+    assert (share.held, share.reclaim) == (10, set())
