@@ -11,13 +11,14 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from tenure.core.errors import BadRequest, HeadTooLarge, TenureError
+from tenure.registry import answering
 from tenure.registry.answering import COMMON
 from tenure.registry.errors_answer import error_answer
 
@@ -34,6 +35,9 @@ class Direct(Protocol):
     def directly(self, message: RawRequestMessage, address: str | None, scheme: str) -> "DirectAnswer | None":
         """What makes the answer, and never raises; None for the ordinary way."""
 
+    def refused(self, status: int, sent: int, address: str | None) -> str:
+        """Count and log an answer to what was no request; the id that it gets."""
+
 
 class Connection(RequestHandler):
     """One connection. What its parser refuses is answered in the registry's own form.
@@ -42,7 +46,7 @@ class Connection(RequestHandler):
     a connection may be idle, and a client that sends a byte now and then would keep it for that long.
     """
 
-    __slots__ = ("_address", "_direct", "_directly", "_head_limit", "_head_timer", "_scheme")
+    __slots__ = ("_address", "_direct", "_directly", "_head_limit", "_head_timer", "_reader_timer", "_scheme")
 
     def __init__(self, server: web.Server, direct: Direct, *, head_limit: float, **options: object) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)  # type: ignore[arg-type]
@@ -52,6 +56,7 @@ class Connection(RequestHandler):
         self._scheme = "http"
         self._head_limit = head_limit
         self._head_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -59,8 +64,24 @@ class Connection(RequestHandler):
         self._address = (str(peer[0]) if isinstance(peer, tuple) else str(peer or "")) or None
         self._scheme = "https" if self.ssl_context else "http"
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(self.transport)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_watch()
+
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        # Closing waits for the client to take what is written already, for ever if need be.
+        if self._reader_timer is None and transport is not None and transport.get_write_buffer_size():
+            self._watch_reader(transport)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end_head()
+        self._end_watch()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -81,6 +102,26 @@ class Connection(RequestHandler):
         elif self._messages and not waiter.done() and not self._begin_directly(waiter):
             waiter.set_result(None)
 
+    def _watch_reader(self, transport: asyncio.Transport | None) -> None:
+        """A client that takes nothing of its answers for answering.STALL holds memory, and a drain: cut it."""
+        if transport is None:
+            return
+        left = transport.get_write_buffer_size()
+
+        def look() -> None:
+            self._reader_timer = None
+            if transport.get_write_buffer_size() == left:
+                transport.abort()
+            else:
+                self._watch_reader(transport)
+
+        self._reader_timer = self._loop.call_later(answering.STALL, look)
+
+    def _end_watch(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
     def _is_between_requests(self) -> bool:
         return self._current_request is None and not self._request_in_progress and not self._messages
 
@@ -100,6 +141,7 @@ class Connection(RequestHandler):
             len(self._messages) > 1
             or payload is not EMPTY_PAYLOAD
             or not isinstance(message, RawRequestMessage)
+            or message.version != HttpVersion11  # an older client must be told that the connection stays open
             or message.should_close
             or message.upgrade
             or self._paused  # the client has not taken the answer before
@@ -173,7 +215,8 @@ class Connection(RequestHandler):
         else:
             _log.error("request failed", exc_info=exc)
         answer = error_answer(error)
-        headers = {**answer.headers, **COMMON, "Connection": "close"}
+        request_id = self._direct.refused(answer.status, len(answer.body), self._address)
+        headers = {**answer.headers, **COMMON, "X-Request-Id": request_id, "Connection": "close"}
         response = web.Response(status=answer.status, headers=headers, body=answer.body)
         response.force_close()
         return response

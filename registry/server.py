@@ -177,6 +177,12 @@ class RegistryServer(web.Server):
         arrival = self._incoming.arrive_bodiless(message.method, message.path, message.headers, address, scheme)
         return self._answer_directly(arrival, match)
 
+    def refused(self, status: int, sent: int, address: str | None) -> str:
+        """Fulfils Direct."""
+        origin = self._incoming.stranger(address)
+        self._report("unknown", "other", "-", status, time.perf_counter(), 0, sent, origin)
+        return origin.request_id
+
     async def _answer_directly(self, arrival: Arrival, match: Match) -> tuple[bytes, bool]:
         started = time.perf_counter()
         method, origin = arrival.method, arrival.origin

@@ -81,6 +81,7 @@ class RememberingDatabase:
 
     def _ended(self, running: "asyncio.Future[Any]") -> None:
         self._changing -= 1
+        self._changes += 1  # for a read that began before this end and is not over yet
         self._running.discard(running)
         if not running.cancelled():
             running.exception()  # its caller may be gone; asyncio must not complain that nobody looked

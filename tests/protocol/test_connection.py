@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import os
+import socket
 import typing
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -92,6 +94,7 @@ async def test_both_ways_answer_alike(base: str, begun: list[bool]) -> None:
         ("/v2/%C3%A9/manifests/v1", ()),
         ("/v2/team/app/manifests/%C3%A9", ()),
     ]
+    ways = []
     for target, headers in asked:
         for method in ("GET", "HEAD"):
             begun.clear()
@@ -99,7 +102,9 @@ async def test_both_ways_answer_alike(base: str, begun: list[bool]) -> None:
             last = await exchange(base, method, target, [*headers, ("Connection", "close")])
             assert _told(alone) == _told(last), (method, target)
             assert "connection" not in alone.headers and last["Connection"] == "close"
-            assert begun[-1] is False
+            assert begun == [routes.small_route(method, target) is not None, False], target
+            ways.append(begun[0])
+    assert ways.count(True) > 30 and ways.count(False) > 5
 
 
 async def test_small_questions_go_the_direct_way_and_others_do_not(running: Served, begun: list[bool]) -> None:
@@ -329,3 +334,64 @@ async def until(reached: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not reached():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def test_an_older_client_is_told_whether_the_connection_stays(running: Served, begun: list[bool]) -> None:
+    for keeps, told in ((b"Connection: keep-alive\r\n", "keep-alive"), (b"", None)):
+        reader, writer = await connect(running.address)
+        writer.write(b"GET /v2/ HTTP/1.0\r\nHost: a\r\n" + keeps + b"\r\n")
+        assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.0 200")
+        lines = [line.lower() async for line in _head_lines(reader)]
+        assert any(line == b"connection: keep-alive" for line in lines) == (told is not None)
+        writer.close()
+    assert begun == [False, False]
+
+
+async def test_what_is_no_request_is_counted_and_logged_under_an_id(small_plane: Plane) -> None:
+    counted: list[tuple[Any, ...]] = []
+    lines: list[tuple[Any, ...]] = []
+
+    def log(method: str, path: str, status: int, seconds: float, **more: Any) -> None:
+        lines.append((method, path, status, more["origin"].request_id, more["origin"].address))
+
+    def observe(*request: Any) -> None:
+        counted.append(request[:3])
+
+    async with served(small_plane, observe=observe, access_log=log) as running:
+        for sent, status in ((b"nonsense\r\n\r\n", 400), (b"GET /v2/ HTTP/1.1\r\nX: " + b"x" * 80_000, 431)):
+            reader, writer = await connect(running.address)
+            writer.write(sent + b"\r\n\r\n")
+            answer = await asyncio.wait_for(hear(reader, "GET"), 5)
+            assert answer.status == status
+            assert counted.pop() == ("unknown", "other", status)
+            assert lines.pop() == ("other", "-", status, answer["X-Request-Id"], "127.0.0.1")
+            writer.close()
+
+
+@pytest.mark.parametrize("size", [4 << 20, 300_000])
+async def test_a_client_that_takes_nothing_is_cut(
+    small_plane: Plane, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Whether it waits for its answer, has one in the buffer of an idle connection, or is being closed."""
+    monkeypatch.setattr("tenure.registry.answering.STALL", 0.3)
+
+    async def large(plane: Plane, request: Request) -> Answer:
+        return Answer(200, {"Content-Type": "text/plain"}, b"x" * size)
+
+    route = routes._BY_PATTERN[routes.MANIFEST]["GET"]
+    monkeypatch.setitem(routes._BY_PATTERN[routes.MANIFEST], "GET", replace(route, handler=large))
+    async with served(small_plane, limits=Limits(keep_alive=0.5)) as running:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            files = len(os.listdir("/proc/self/fd"))
+            host, _, port = running.address.removeprefix("http://").rpartition(":")
+            client.connect((host, int(port)))
+            client.sendall(head(running.address, "GET", "/v2/a/manifests/v1", []) * 3)
+            await until(lambda: running.server.connections)
+            await until(lambda: not running.server.connections and running.server.inflight() == 0)
+            await until(lambda: len(os.listdir("/proc/self/fd")) <= files)
+
+
+async def _head_lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while line := (await reader.readline()).strip():
+        yield line

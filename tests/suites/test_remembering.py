@@ -36,7 +36,7 @@ async def inner(new_database_url: NewDatabaseUrl) -> Any:
 
     async def fill(session: Session) -> None:
         await session.run(sa.text("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)"))
-        for note in range(5):
+        for note in range(6):
             await session.run(sa.insert(NOTES), {"id": note, "text": "0"})
 
     await db.transact(fill)
@@ -133,6 +133,34 @@ async def test_a_caller_that_is_cancelled_does_not_hide_the_commit(
     assert await read(db) == "new"
 
 
+async def test_a_read_that_was_under_way_when_a_transaction_ended_is_not_kept(
+    db: RememberingDatabase, inner: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on, answer = threading.Event(), threading.Event(), asyncio.Event()
+    one = inner.one
+
+    async def slow(*question: Any) -> Any:
+        row = await one(*question)
+        await answer.wait()
+        return row
+
+    def wait() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    running = asyncio.create_task(db.transact(writing(1, "new", then=wait)))
+    await asyncio.to_thread(inside.wait, 10)
+    monkeypatch.setattr(inner, "one", slow)
+    reading = asyncio.create_task(read(db))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(inner, "one", one)
+    go_on.set()
+    await running
+    answer.set()
+    assert await reading == "0"
+    assert await read(db) == "new"
+
+
 async def test_the_clock_in_a_remembered_row_goes_on(db: RememberingDatabase, clock: Clock) -> None:
     first = await db.one(TIMED, {"note": 1})
     clock.now += 250_000
@@ -181,7 +209,7 @@ async def test_no_reader_sees_less_than_was_committed_before_it_asked(inner: Sql
     """Counters that only grow, many writers, some cancelled, many readers: every answer is judged."""
     db = RememberingDatabase(inner)
     random_ = random.Random(20261123)
-    committed = dict.fromkeys(range(5), 0)
+    committed = dict.fromkeys(range(6), 0)
     asked = 0
 
     async def write(note: int, upto: int) -> None:
@@ -192,7 +220,7 @@ async def test_no_reader_sees_less_than_was_committed_before_it_asked(inner: Sql
 
     async def cancelled() -> None:
         for _ in range(30):
-            task = asyncio.create_task(db.transact(_nothing))
+            task = asyncio.create_task(db.transact(_grow))
             await asyncio.sleep(random_.random() / 1000)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -200,10 +228,11 @@ async def test_no_reader_sees_less_than_was_committed_before_it_asked(inner: Sql
     async def watch(writers: "list[asyncio.Task[None]]") -> None:
         nonlocal asked
         while not all(writer.done() for writer in writers):
-            note = random_.randrange(5)
+            note = random_.randrange(6)
             least = committed[note]
             found = int(await read(db, note))
             assert found >= least
+            committed[note] = max(committed[note], found)
             asked += 1
             await asyncio.sleep(0)
 
@@ -214,5 +243,8 @@ async def test_no_reader_sees_less_than_was_committed_before_it_asked(inner: Sql
     assert asked > 200 and [await read(db, note) for note in range(5)] == ["39"] * 5
 
 
-async def _nothing(session: Session) -> None:
-    await session.now()
+async def _grow(session: Session) -> None:
+    """One more: what commits or does not, nobody can tell, and readers must never see it become less."""
+    row = await session.one(READ, {"note": 5})
+    assert row is not None
+    await session.run(WRITE, {"note": 5, "to": str(int(row["text"]) + 1)})
