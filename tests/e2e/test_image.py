@@ -79,7 +79,7 @@ def wheels() -> Path:
 
 
 @pytest.fixture(scope="module")
-def image(docker: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(docker: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The image, built of the Dockerfile as it stands."""
     scratch = tmp_path_factory.mktemp("image")
     environment = docker.environment
@@ -91,7 +91,10 @@ def image(docker: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> str
     build = ["docker", "build", "--network", "none"]
     long([*build, "-t", BASE, "-f", str(scratch / "Dockerfile.base"), str(wheels())], env=environment)
     long([*build, "-t", IMAGE, "--build-arg", f"BASE={BASE}", str(ROOT)], env=environment)
-    return IMAGE
+    yield IMAGE
+    # What the first container on the host's network leaves outlives the engine, whose folder then cannot be removed.
+    folder = Path(environment["DOCKER_HOST"].removeprefix("unix://")).parent
+    subprocess.run(["umount", str(folder / "exec/netns/default")], check=True)
 
 
 @dataclass(frozen=True, slots=True)
