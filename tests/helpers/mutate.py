@@ -92,7 +92,7 @@ QUERIES = (
 )  # fmt: skip
 HEADERS = (
     ("Range", "bytes=0-0"), ("Range", "bytes=-1"), ("Range", "bytes=5-2"), ("Range", "bytes=0-1,3-4,6-"),
-    ("Range", "bytes=" + ",".join(f"{n}-{n}" for n in range(300))), ("Range", "bytes=99999999999999999999-"),
+    ("Range", "bytes=" + ",".join(f"{n}-{n}" for n in range(40))), ("Range", "bytes=99999999999999999999-"),
     ("Range", "lines=1-2"), ("Range", "bytes="), ("If-None-Match", "*"), ("If-None-Match", '"x", W/"y"'),
     ("If-Match", '"x"'), ("If-Range", '"x"'), ("If-Modified-Since", "yesterday"), ("Accept", ""), ("Accept", "*/*;q=0"),
     ("Accept", "application/json"), ("Accept", ",,,;;="), ("Expect", "100-continue"), ("Expect", "the-unexpected"),
