@@ -2,23 +2,35 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
 
+from helpers.databases import open_url
 from helpers.fault_proxy import Fault, FaultProxy, fault_proxy
+from helpers.images import image
+from helpers.oci import put_blob, put_manifest
+from helpers.postgres import PostgresServer
 from helpers.requests import Sent, body, content_of, request
 from helpers.s3 import BucketFactory
+from helpers.serving import served
+from helpers.wire import Heard, connect, exchange, head, hear
+from tenure.core.clock import DAY
 from tenure.core.digest import Digest
 from tenure.registry.blobs import get_blob, head_blob
 from tenure.registry.plane import Plane
+from tenure.registry.settings import PullSettings, PushSettings
 from tenure.registry.uploads import finish_upload, patch_upload, start_upload
+from tenure.storage.blobs.driver import BlobDriver
 from tenure.storage.blobs.opening import open_driver
 from tenure.storage.meta.database import Database, Session
+from tenure.storage.meta.migrate import migrate
 from tenure.storage.settings import BlobsSettings, S3Settings
 
 CONTENT = random.Random(13).randbytes(18_000_000)
@@ -91,6 +103,87 @@ async def test_expectation_09_a_hiccup_of_the_database_is_not_seen(large_plane: 
     assert answer.status == 201
     await cut_connections(plane.db)
     assert Digest.of(await content_of(await get_blob(plane, request("GET", digest=str(DIGEST))))) == DIGEST
+
+
+@pytest.fixture
+async def mortal(bucket_driver: BlobDriver) -> AsyncIterator[tuple[str, PostgresServer]]:
+    """The registry, served, on a Postgres of its own that keeps what it commits."""
+    postgres = await asyncio.to_thread(PostgresServer, durable=True)
+    try:
+        await migrate(postgres.url())
+        db = await open_url(postgres.url())
+        async with served(Plane(db, bucket_driver, PushSettings(), PullSettings(), 7 * DAY)) as running:
+            yield running.address, postgres
+        await db.close()
+    finally:
+        await asyncio.to_thread(postgres.stop)
+
+
+@pytest.mark.timeout(300)  # a server that starts again takes its time on a busy machine
+@pytest.mark.parametrize("end", [PostgresServer.shut_down, PostgresServer.kill])
+async def test_expectation_09_a_restart_of_the_database_is_not_seen(
+    mortal: tuple[str, PostgresServer], end: Callable[[PostgresServer], None]
+) -> None:
+    """Away for two seconds in the middle of docker's PATCH, of its PUT and of the manifest's."""
+    base, postgres = mortal
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[None]:
+        await asyncio.to_thread(end, postgres)
+        yield
+        await asyncio.sleep(2)
+        await asyncio.to_thread(postgres.start)
+
+    await docker_push(base, away)
+
+
+async def test_expectation_09_a_store_that_is_away_is_not_seen(shaky: tuple[Plane, FaultProxy]) -> None:
+    """Two seconds without a connection, then two of nothing but 503."""
+    plane, proxy = shaky
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[None]:
+        proxy.down = True
+        yield
+        await asyncio.sleep(2)
+        proxy.down, proxy.dice = False, lambda _: Fault.error(503)
+        await asyncio.sleep(2)
+        proxy.dice = None
+
+    async with served(plane) as running:
+        await docker_push(running.address, away)
+    assert proxy.kinds["answered 503"] > 0
+
+
+async def docker_push(base: str, away: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+    """What docker sends, with something away in the middle of each request that it never sends again."""
+    location = (await exchange(base, "POST", "/v2/app/docker/blobs/uploads/", sent=b""))["Location"]
+    reader, writer = await connect(base)
+    writer.write(head(base, "PATCH", location, [("Transfer-Encoding", "chunked")]))
+    half = len(CONTENT) // 2
+    writer.write(b"%x\r\n%s\r\n" % (half, CONTENT[:half]))
+    await asyncio.sleep(0.2)
+    async with away():
+        writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(CONTENT) - half, CONTENT[half:]))
+        await asyncio.sleep(0.2)
+    patched = await hear(reader, "PATCH")
+    writer.close()
+    assert (patched.status, patched["Range"]) == (202, f"0-{len(CONTENT) - 1}")
+    closed = await during(away, exchange(base, "PUT", f"{location}?digest={DIGEST}", sent=b""))
+    assert closed.status == 201
+    config = await put_blob(base, "app/docker", b"{}")
+    made = image(b"{}", [CONTENT])
+    assert (await during(away, put_manifest(base, "app/docker", "v1", made))).status == 201
+    pulled = await exchange(base, "GET", f"/v2/app/docker/blobs/{DIGEST}")
+    assert (pulled.status, Digest.of(pulled.body)) == (200, DIGEST)
+    assert (await exchange(base, "GET", f"/v2/app/docker/blobs/{config}")).body == b"{}"
+
+
+async def during(away: Callable[[], AbstractAsyncContextManager[None]], asking: Coroutine[Any, Any, Heard]) -> Heard:
+    async with away():
+        asked = asyncio.create_task(asking)
+        await asyncio.sleep(0.2)
+    return await asked
 
 
 async def cut_connections(db: Database) -> None:
