@@ -24,7 +24,8 @@ containerd, podman, buildah and skopeo. The others come at exact versions: Go pr
 
 Four registries: SQLite with a folder and Postgres with S3, each over plain HTTP and over TLS with an authority of the
 tests' own. In the first table *yes* says: in every one where the row applies; *-* says: does not apply, and the
-client's own table says why. No client can reach anything but the loopback address while it is driven.
+client's own table says why. Clients are given a proxy that is not there, so that they reach nothing but the loopback
+address; the daemons of docker and containerd are not.
 """
 _TAIL = """## Not driven, or not wholly
 
@@ -82,7 +83,7 @@ def _one(results: Results, client: type[Client]) -> list[str]:
     rows = []
     for row in Row:
         words = [results.word(client, row, place) for place in PLACES]
-        reasons = client.without.get(row) or client.without_tls.get(row, "")
+        reasons = next((why for place in reversed(PLACES) if (why := client.why_not(row, place))), "")
         rows.append([row.value, *words, reasons])
     return _table(head, rows)
 
