@@ -30,6 +30,8 @@ READ_SIZE = 1 << 20
 #: Threads for file work of one process; a disk gains nothing from more.
 THREADS = 8
 
+#: seconds after which no process can still be in its self-test
+_PROOF_IS_OVER = 3600
 _KEY = re.compile(r"b/[0-9a-f]{2}/[0-9A-Z]{26}\Z")
 
 
@@ -193,6 +195,15 @@ def _files(folder: Path) -> list[tuple[str, int]]:
     return sorted(found)
 
 
+def _forget_old_proofs(root: Path) -> None:
+    """A process that was killed in `_prove` left its scratch file, which nobody else knows of."""
+    for folder in (root / "b", root / "tmp"):
+        for path in folder.glob("check-*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _PROOF_IS_OVER:
+                    path.unlink()
+
+
 def _prove(root: Path) -> None:
     """Do once with a scratch file all that writing an object takes; StorageUnavailable names the step refused."""
     name = f"check-{new_ulid()}"
@@ -202,6 +213,7 @@ def _prove(root: Path) -> None:
         if root.exists() and not root.is_dir():
             raise StorageUnavailable(f"blobs.url names {root}, which is a file; name a folder")
         prepare(root)
+        _forget_old_proofs(root)
         step = "create files in"
         fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -205,3 +205,15 @@ def as_ordinary_user() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+async def test_what_a_killed_self_test_left_goes_with_a_later_one(tmp_path: Path) -> None:
+    driver = FolderDriver(tmp_path, MemoryBudget(MIB))
+    await driver.check()
+    old, running = tmp_path / "tmp/check-OLD", tmp_path / "b/check-RUNNING"
+    for path in (old, running):
+        path.write_bytes(b"left")
+    os.utime(old, (1, 1))
+    await driver.check()
+    assert not old.exists() and running.exists()
+    await driver.close()
