@@ -41,6 +41,17 @@ def test_a_line_is_json_with_the_id_of_its_request(out: io.StringIO) -> None:
     assert line["request_id"] == "01XYZ" and line["size"] == 7
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_is_no_text_is_shown_and_stops_nothing(form: str) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    configure(LogSettings(format=form), out)
+    try:
+        raise ValueError("a key \udcff")
+    except ValueError:
+        structlog.get_logger().exception("odd \udcff", path="/v2/\udcff")
+    assert out.buffer.getvalue().count(b"\\udcff") >= 3
+
+
 def test_the_lines_of_libraries_take_the_same_form(out: io.StringIO) -> None:
     configure(LogSettings(), out)
     logging.getLogger("botocore").warning("retry of %s", "https://s/b?X-Amz-Signature=abc")
@@ -66,6 +77,7 @@ def test_an_exception_is_part_of_its_line(out: io.StringIO) -> None:
         ("Authorization: Bearer eyJhbGciOi.J9", "Authorization: Bearer ***"),
         ("postgresql://u:p4ss@db/x", "postgresql://u:***@db/x"),
         ("password=abc", "password=***"),
+        ("caf\u00e9 \udcff", "caf\u00e9 \\udcff"),
         ("/v2/a/manifests/latest", "/v2/a/manifests/latest"),
     ],
 )

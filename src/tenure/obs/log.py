@@ -86,7 +86,9 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
 
 
 def scrub(text: str) -> str:
-    """`text` with signatures, tokens and passwords replaced by ***."""
+    """`text` with signatures, tokens and passwords replaced by ***, and in characters that every stream takes."""
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
     return _SECRETS.sub(lambda found: f"{found[1] or found[2] or found[3]}***", text)
 
 
