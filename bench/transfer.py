@@ -95,10 +95,10 @@ def _watch(server: peers.Peer, size: int, transfer: Callable[[], object]) -> Rou
 def _print(facts: dict[str, str], names: list[str], found: Rounds, size: int) -> None:
     print("transfer: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"one blob of {size / (1 << 20):.0f} MiB, one client on the same cores, rounds interleaved, medians\n")
-    print(f"{'':5} {'registry':22} {'CPU s/GB':>9} {'max/min':>8} {'x v3':>6} {'MB/s':>7} {'peak RSS MiB':>13}")
+    print(f"{'':5} {'registry':22} {'CPU s/GB':>9} {'max/min':>8} {'x ref':>6} {'MB/s':>7} {'peak RSS MiB':>13}")
     for operation in OPERATIONS:
-        reference = measure.median([one.cpu_per_gb for one in found[peers.REFERENCE, operation]])
         for name in names:
+            reference = measure.median([one.cpu_per_gb for one in found[peers.reference_of(name), operation]])
             all_ = found[name, operation]
             cpu = [one.cpu_per_gb for one in all_]
             print(
