@@ -21,7 +21,7 @@ from faults.machines import LARGE, SMALL, Installation, installation
 from faults.pushing import Client, Tally
 from helpers.oracle import Inventory, Ledger, facts, judge, unnamed
 
-OPS = int(os.environ.get("TENURE_TEST_FAULT_OPS", "10"))
+OPS = int(os.environ.get("TENURE_TEST_FAULT_OPS", "8"))
 SEED = int(os.environ.get("TENURE_TEST_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 CLIENTS = 4
 #: pushes between two events, about
