@@ -6,7 +6,7 @@ Accept-Encoding say.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from functools import lru_cache
 
 import structlog
@@ -15,7 +15,7 @@ from tenure.core.digest import Digest
 from tenure.core.errors import BlobUnknown, PreconditionFailed
 from tenure.registry.http import Answer, Elsewhere, File, Request, Result, Stream
 from tenure.registry.plane import Plane
-from tenure.registry.ranges import Span, multipart_frame, names_etag, parse_range, range_applies
+from tenure.registry.ranges import Span, multipart_frame, names_etag, neighbours, parse_range, range_applies
 from tenure.storage.blobs.driver import BlobDriver, LocalFiles, Redirects
 from tenure.storage.meta import blobs
 from tenure.storage.meta.blobs import Blob
@@ -132,17 +132,40 @@ async def _several(driver: BlobDriver, blob: Blob, headers: dict[str, str], span
     heads, end, length = multipart_frame(spans, blob.size, _MEDIA_TYPE, boundary)
 
     async def body() -> AsyncIterator[bytes]:
-        for head, span in zip(heads, spans, strict=True):
-            yield head
-            reading = _read(driver, blob, span)
+        framed = iter(heads)
+        for near in neighbours(spans):
+            whole = Span(near[0].start, near[-1].end - near[0].start)
+            reading = _read(driver, blob, whole)
+            pieces = _cut(reading, whole.start, near, framed)
             try:
-                async for chunk in reading:
-                    yield chunk
+                async for piece in pieces:
+                    yield piece
             finally:
+                await pieces.aclose()
                 await _close(reading)
         yield end
 
     return Stream(206, headers, length, body())
+
+
+async def _cut(
+    reading: AsyncIterator[bytes], at: int, spans: Sequence[Span], heads: Iterator[bytes]
+) -> AsyncGenerator[bytes]:
+    """Stretches in rising order, each behind its head, out of one reading that begins at byte `at`."""
+    chunk = b""
+    for span in spans:
+        yield next(heads)
+        start = span.start
+        while start < span.end:
+            if start >= at + len(chunk):
+                at += len(chunk)
+                chunk = await anext(reading, b"")
+                if not chunk:
+                    return  # the store gave less than there is: the length was promised, the answer breaks off
+                continue
+            piece = chunk[start - at : span.end - at]
+            yield piece
+            start += len(piece)
 
 
 def _read(driver: BlobDriver, blob: Blob, span: Span) -> AsyncIterator[bytes]:

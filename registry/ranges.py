@@ -12,6 +12,8 @@ from tenure.core.errors import RangeNotSatisfiable
 
 #: As many as containers/image ever puts into one request; beyond that the whole blob is sent.
 MAX_RANGES = 1024
+#: bytes between two stretches that are cheaper to read and drop than to ask the store again
+_NEAR = 256 << 10
 
 _RANGE = re.compile(r"([0-9]{0,19})\s*-\s*([0-9]{0,19})\Z")
 
@@ -22,6 +24,11 @@ class Span:
 
     start: int
     length: int
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.start + self.length
 
     def content_range(self, size: int) -> str:
         """The value of Content-Range for this stretch of `size` bytes."""
@@ -70,6 +77,20 @@ def _span(first: str, last: str, size: int) -> Span | None:
         return None
     end = min(int(last), size - 1) if last else size - 1
     return Span(start, end - start + 1)
+
+
+def neighbours(spans: Sequence[Span]) -> list[list[Span]]:
+    """The stretches in their order, those together that one reading gives: rising, with little between them.
+
+    Lazy pullers ask for hundreds of small ranges of one blob; a store takes a round trip for each reading.
+    """
+    groups: list[list[Span]] = []
+    for span in spans:
+        if groups and 0 <= span.start - groups[-1][-1].end <= _NEAR:
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+    return groups
 
 
 def range_applies(if_range: str | None, etag: str) -> bool:

@@ -2,8 +2,10 @@
 
 import random
 import re
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -177,6 +179,59 @@ async def test_several_ranges_come_as_multipart(plane: Plane) -> None:
         headers, _, content = part.partition(b"\r\n\r\n")
         assert f"Content-Range: bytes {start}-{end}/{SIZE}".encode() in headers
         assert content == CONTENT[start : end + 1]
+
+
+class CountingReads:
+    """A driver that counts its readings."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self.reads = 0
+
+    def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        self.reads += 1
+        reading: AsyncIterator[bytes] = self._driver.read(key, start, length)
+        return reading
+
+
+def spans_at_random(dice: random.Random) -> list[tuple[int, int]]:
+    """First and last byte of each; near and far, rising and not, overlapping, neighbouring."""
+    spans, at = [], 0
+    for _ in range(dice.randrange(2, 30)):
+        at = max(0, at + dice.choice([0, 1, 100, 65_536, 300_000, -1, -5000]))
+        length = dice.choice([1, 2, 999, 70_000])
+        if at + length > SIZE:
+            at = dice.randrange(1000)
+        spans.append((at, at + length - 1))
+        at += length
+    return spans
+
+
+async def test_any_ranges_come_as_they_were_asked_for(plane: Plane) -> None:
+    await pushed(plane)
+    dice = random.Random(20261123)
+    for _ in range(40):
+        spans = spans_at_random(dice)
+        if sum(end - start + 1 for start, end in spans) > SIZE:
+            continue
+        wanted = ", ".join(f"{start}-{end}" for start, end in spans)
+        result = await get_blob(plane, get(range=f"bytes={wanted}"))
+        assert isinstance(result, Stream)
+        boundary = result.headers["Content-Type"].partition("=")[2]
+        parts = (await content_of(result)).split(b"\r\n--" + boundary.encode())[1:-1]
+        assert [part.partition(b"\r\n\r\n")[2] for part in parts] == [CONTENT[s : e + 1] for s, e in spans], wanted
+
+
+async def test_many_small_ranges_are_few_readings(plane: Plane) -> None:
+    await pushed(plane)
+    counting = CountingReads(plane.driver)
+    near = ",".join(f"{at}-{at}" for at in range(0, 100_000, 100))
+    far = ",".join(f"{at}-{at + 5}" for at in range(2_400_000, 0, -600_000))
+    for wanted, reads in ((near, 1), (far, 4), (f"{near},{far}", 5)):
+        counting.reads = 0
+        result = await get_blob(replace(plane, driver=counting), get(range=f"bytes={wanted}"))  # type: ignore[arg-type]
+        await content_of(result)
+        assert counting.reads == reads
 
 
 async def test_a_stream_that_is_given_up_gives_back_what_it_held(plane: Plane) -> None:
