@@ -9,6 +9,8 @@ DATA ?= .run/data
 ARGS ?=
 OPS ?= 500
 SEED ?= 0
+# kills, faults and mutated requests in their short form: a part of safety-ci, too long for `make test`
+FAULTS := tests/faults tests/replay/test_mutations.py
 # the folder of initdb and postgres of the oldest version that is supported
 OLD_PG ?= /usr/lib/postgresql/15/bin
 # Python packages only from locks with hashes, and nothing outside them.
@@ -24,7 +26,7 @@ run: $(VENV)/.ok-run ## serve on 127.0.0.1:5000 with SQLite and a folder (DATA=.
 	@$(BIN)/tenure serve --data-dir $(DATA) $(ARGS)
 
 test: $(VENV)/.ok-dev ## all tests, on real Postgres and SeaweedFS that come as Python packages
-	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not slow" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not slow" $(FAULTS:%=--ignore %) $(ARGS)
 
 check: $(VENV)/.ok-dev ## style, types, import rules
 	$(BIN)/ruff check .
@@ -53,8 +55,9 @@ conformance: $(VENV)/.ok-dev ## the official OCI suite on both profiles; needs G
 safety: $(VENV)/.ok-dev ## the safety tests with many examples (an hour or more)
 	TENURE_TEST_EXAMPLES=2000 $(BIN)/pytest tests/safety --timeout 3600 $(ARGS)
 
-safety-ci: $(VENV)/.ok-dev ## the same with some more than in `make test`, and all of storage on Postgres 15 if OLD_PG has it
+safety-ci: $(VENV)/.ok-dev ## the same with some more than in `make test`, kills and faults, and all of storage on Postgres 15 if OLD_PG has it
 	TENURE_TEST_EXAMPLES=150 $(BIN)/pytest tests/safety -n 2 --dist loadfile --timeout 900 $(ARGS)
+	$(BIN)/pytest $(FAULTS) -m "not slow" -n 2 --dist load --timeout 300
 	@if [ -x $(OLD_PG)/postgres ]; then $(OLD_PG)/postgres --version; else \
 		echo "no $(OLD_PG)/postgres (apt-get install postgresql-15): the oldest supported Postgres is not tested"; exit $(if $(CI),1,0); fi
 	@! [ -x $(OLD_PG)/postgres ] || TENURE_TEST_PG_BIN=$(OLD_PG) $(BIN)/pytest \
