@@ -76,6 +76,7 @@ class S3Writer:
         self._spare: tuple[Buffer, Loan] | None = None  # memory of a part that was sent, for the next one
         self._sending: dict[asyncio.Task[Part], int] = {}  # with the bytes of memory each holds
         self._opened = False
+        self._gone = False
         self._stored: Stored | None = None
 
     async def write(self, chunk: bytes) -> None:
@@ -85,16 +86,19 @@ class S3Writer:
             raise UploadUnknown()
         await self._open()
         view = memoryview(chunk)
-        while view:
+        while view and not self._gone:
             room = self._room - self._buffer.filled
             if room <= 0:
-                await self._make_room()
+                await self._make_room_or_count()
                 continue
             self._buffer.write(view[:room])
             self._offset += min(room, len(view))
             view = view[room:]
+        self._offset += len(view)
 
     async def suspend(self) -> Progress:
+        if self._gone:
+            raise UploadUnknown()
         if not self._opened:
             return self._progress
         if self._buffer.filled >= SMALLEST_PART:
@@ -144,6 +148,8 @@ class S3Writer:
             await self._abort_leftover()
             return Stored(self._progress.tail_key, self._offset)
         await self._open()
+        if self._gone:
+            return await self._recover()
         key = self._progress.key
         if not self._parts and not self._sending:
             await self._abort_leftover()
@@ -218,6 +224,15 @@ class S3Writer:
             self._fill_whole(loan)
         else:
             await self._send_part()
+
+    async def _make_room_or_count(self) -> None:
+        try:
+            await self._make_room()
+        except _UploadGone:
+            # An earlier try of this request may have completed the object: the rest is only counted, and hashed by
+            # the caller, until `complete` can look.
+            self._gone = True
+            await self.abandon()
 
     def _fill_whole(self, loan: Loan) -> None:
         self._loan, self._room = loan, self._buffer.size

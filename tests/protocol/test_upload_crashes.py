@@ -76,6 +76,21 @@ async def test_the_closing_put_can_be_sent_again(plane: Plane, monkeypatch: pyte
     assert await fetched(plane) == DIGEST
 
 
+async def test_the_closing_put_of_more_parts_than_are_in_flight_can_be_sent_again(
+    large_plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane = short_claims(large_plane)
+    content = random.Random(31).randbytes(70_000_000)
+    digest, before = Digest.of(content), 8_500_000
+    session = (await start_upload(plane, request("POST"))).headers["Docker-Upload-UUID"]
+    await patch_upload(plane, request("PATCH", sent=body(content[:before]), session=session))
+    with dying_before_the_commit(monkeypatch):
+        await close(plane, session, content[before:], digest)
+    assert (await close(plane, session, content[before:], digest)).status == 201
+    assert await fetched(plane, digest) == digest
+    assert plane.driver.budget.held == 0  # type: ignore[attr-defined]
+
+
 async def test_another_end_in_the_second_try_is_never_taken_for_the_first(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
