@@ -193,7 +193,8 @@ def test_a_draining_server_is_unready_and_still_serves_for_the_delay(tmp_path: P
         server.process.send_signal(signal.SIGTERM)
         until(lambda: answers(server, "/readyz", 503))
         assert server.report()["status"] == "draining"
-        assert server.ask("GET", "/v2/")[0] == 200
+        status, headers, _ = server.ask("GET", "/v2/")
+        assert (status, headers["connection"]) == (200, "close")
         assert server.ask("GET", "/livez")[0] == 200
         assert server.ended() == 0
 

@@ -96,6 +96,7 @@ async def _until(stop: asyncio.Event, tasks: list["asyncio.Task[None]"]) -> int:
 async def _listening(process: Process) -> AsyncIterator[None]:
     """Everything that listens, by role; at the end it drains."""
     settings = process.settings
+    server: RegistryServer | None = None
     async with AsyncExitStack() as stack:
         certificate = _certificate(settings)
         if certificate:
@@ -107,14 +108,17 @@ async def _listening(process: Process) -> AsyncIterator[None]:
             await stack.enter_async_context(_health_only(process, settings.server.listen, certificate))
             _log.info("working", listen=settings.server.listen, version=__version__)
         else:
-            await stack.enter_async_context(_registry(process, certificate))
+            server = await stack.enter_async_context(_registry(process, certificate))
         yield
         process.health.draining = True
+        if server is not None:
+            # Clients of kept connections hear of it while there is time: not with the request that would be cut.
+            server.draining = True
         await asyncio.sleep(settings.server.drain_delay / SECOND)
 
 
 @asynccontextmanager
-async def _registry(process: Process, certificate: Certificate | None) -> AsyncIterator[None]:
+async def _registry(process: Process, certificate: Certificate | None) -> AsyncIterator[RegistryServer]:
     settings = process.settings
     admin_app = make_admin_app(_admin_context(process, None if settings.metrics.listen else process.metrics))
     server = _server(process, admin_app)
@@ -126,7 +130,7 @@ async def _registry(process: Process, certificate: Certificate | None) -> AsyncI
     listener = await Listener.start(settings.server.listen, server, certificate.context if certificate else None)
     _announce(settings, listener.port)
     try:
-        yield
+        yield server
     finally:
         listener.stop()
         _log.info("draining", requests=server.inflight())
