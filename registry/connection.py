@@ -199,6 +199,12 @@ class Connection(RequestHandler):
             self.close()
             request.content.set_exception(web.RequestPayloadError())
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """aiohttp's word for what its own loop did not expect."""
+        # The rest of a body that nobody wanted, being read away, turned out to be broken: the connection ends.
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -195,6 +195,30 @@ async def test_broken_chunks_are_refused_at_once(small_plane: Plane) -> None:
         writer.close()
 
 
+async def test_a_body_that_breaks_before_its_answer_and_that_nobody_wants_is_no_failure_of_ours(
+    small_plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(plane: Plane, request: Request) -> Answer:
+        await go_on.wait()
+        return Answer(200)
+
+    handled_by(monkeypatch, slow)
+    async with served(small_plane) as running:
+        reader, writer = await connect(running.address)
+        framing = [("Transfer-Encoding", "chunked")]
+        writer.write(head(running.address, "GET", f"/v2/a/blobs/{ZERO}", framing) + b"2\r\n{}\r\n")
+        await until(lambda: running.server.inflight() == 1)
+        writer.write(b"this is no length\r\n")
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert (await asyncio.wait_for(hear(reader, "GET"), 5)).status == 200
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+        writer.close()
+
+
 async def test_no_answer_tells_versions(small: str) -> None:
     for target in ("/v2/", "/v2/UPPER/tags/list", "/elsewhere"):
         answer = await exchange(small, "GET", target)
