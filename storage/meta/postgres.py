@@ -224,6 +224,9 @@ class PostgresDatabase:
             max_cached_statement_lifetime=0,
             server_settings={
                 "application_name": "tenure",
+                # Look-ups by key, a few hundred texts: one plan each. Left to itself Postgres plans those with arrays
+                # anew every time, which costs it three times what running them does.
+                "plan_cache_mode": "force_generic_plan",
                 "statement_timeout": limit,
                 "idle_in_transaction_session_timeout": limit,
             },
