@@ -14,6 +14,7 @@ import pytest
 from helpers.oci import put_blob, put_image, refusal
 from helpers.serving import Served, served
 from helpers.wire import Heard, connect, exchange, head, hear
+from tenure.app.drain import drain
 from tenure.core.digest import Digest
 from tenure.registry import routes
 from tenure.registry.connection import Connection
@@ -51,6 +52,19 @@ def answered_by(monkeypatch: pytest.MonkeyPatch, handler: Callable[[Plane, Reque
     """Let HEAD of blobs, a small question, be answered by `handler`."""
     route = routes._BY_PATTERN[routes.BLOB]["HEAD"]
     monkeypatch.setitem(routes._BY_PATTERN[routes.BLOB], "HEAD", replace(route, handler=handler))
+
+
+@pytest.fixture
+def go_on(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """HEAD of a blob is answered once this is set."""
+    event = asyncio.Event()
+
+    async def slow(plane: Plane, request: Request) -> Answer:
+        await event.wait()
+        return Answer(200, {"Content-Length": "11"})
+
+    answered_by(monkeypatch, slow)
+    return event
 
 
 def test_what_counts_as_small_gives_answers_and_nothing_else() -> None:
@@ -179,16 +193,7 @@ async def test_one_connection_serves_questions_and_uploads_in_turn(running: Serv
     writer.close()
 
 
-async def test_what_arrives_while_an_answer_is_made_waits_its_turn(
-    running: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = asyncio.Event()
-
-    async def slow(plane: Plane, request: Request) -> Answer:
-        await go_on.wait()
-        return Answer(200, {"Content-Length": "11"})
-
-    answered_by(monkeypatch, slow)
+async def test_what_arrives_while_an_answer_is_made_waits_its_turn(running: Served, go_on: asyncio.Event) -> None:
     reader, writer = await connect(running.address)
     writer.write(head(running.address, "HEAD", HEAD_OF_BLOB, []))
     await until(lambda: running.server.inflight() == 1)
@@ -226,16 +231,7 @@ async def test_a_client_that_leaves_before_its_answer_leaves_nothing_behind(
     assert not caplog.records and reader is not None
 
 
-async def test_the_keep_alive_timer_runs_between_answers_and_not_during_one(
-    small_plane: Plane, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = asyncio.Event()
-
-    async def slow(plane: Plane, request: Request) -> Answer:
-        await go_on.wait()
-        return Answer(200)
-
-    answered_by(monkeypatch, slow)
+async def test_the_keep_alive_timer_rests_during_an_answer(small_plane: Plane, go_on: asyncio.Event) -> None:
     async with served(small_plane, limits=Limits(keep_alive=0.3)) as running:
         reader, writer = await connect(running.address)
         writer.write(head(running.address, "HEAD", HEAD_OF_BLOB, []))
@@ -246,18 +242,8 @@ async def test_the_keep_alive_timer_runs_between_answers_and_not_during_one(
         writer.close()
 
 
-async def test_a_drain_waits_for_the_answer_and_lets_the_client_go(
-    small_plane: Plane, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tenure.app.drain import drain
+async def test_a_drain_waits_for_the_answer_and_lets_the_client_go(small_plane: Plane, go_on: asyncio.Event) -> None:
 
-    go_on = asyncio.Event()
-
-    async def slow(plane: Plane, request: Request) -> Answer:
-        await go_on.wait()
-        return Answer(200)
-
-    answered_by(monkeypatch, slow)
     async with served(small_plane) as running:
         reader, writer = await connect(running.address)
         idle, other = await connect(running.address)
@@ -274,14 +260,7 @@ async def test_a_drain_waits_for_the_answer_and_lets_the_client_go(
         other.close()
 
 
-async def test_the_limit_of_requests_holds_for_small_ones(small_plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on = asyncio.Event()
-
-    async def slow(plane: Plane, request: Request) -> Answer:
-        await go_on.wait()
-        return Answer(200)
-
-    answered_by(monkeypatch, slow)
+async def test_the_limit_of_requests_holds_for_small_ones(small_plane: Plane, go_on: asyncio.Event) -> None:
     async with served(small_plane, limits=Limits(max_requests=1)) as running:
         reader, writer = await connect(running.address)
         writer.write(head(running.address, "HEAD", HEAD_OF_BLOB, []))
