@@ -130,7 +130,9 @@ class Worker:
         # Jitter, so that replicas started together do not ask together for ever.
         pause = self._settings.poll / SECOND * random.uniform(0.75, 1.25)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), pause)
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes as the event is set.
+            async with asyncio.timeout(pause):
+                await self._woken.wait()
 
     async def _stop(self) -> None:
         for running in self._running:

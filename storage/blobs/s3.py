@@ -92,7 +92,8 @@ class S3Driver:
                 raise BlobUnknown("the store holds no bytes for this blob")
             return
         try:
-            await asyncio.wait_for(self._downloads.acquire(), self._patience)
+            async with asyncio.timeout(self._patience):
+                await self._downloads.acquire()
         except TimeoutError:
             raise TooManyRequests("too many downloads run at once; try again in a moment") from None
         try:

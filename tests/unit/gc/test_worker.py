@@ -232,6 +232,20 @@ async def test_a_job_that_lost_its_lease_is_stopped_and_writes_nothing(db: Datab
         assert row["owner"] == "another" and row["last_error"] is None
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_worker_that_is_woken_as_it_is_cancelled_ends(db: Database, driver: FolderDriver, turns: int) -> None:
+    worker = Worker(db, driver, msgspec.structs.replace(QUICK, poll=Duration(60 * SECOND)), duties())
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.1)
+    worker.wake()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=5)
+    running.cancel()
+    assert done and running.cancelled()
+
+
 async def test_a_cancelled_worker_ends_at_once_and_gives_its_jobs_back(db: Database, driver: FolderDriver) -> None:
     started, cleaned = asyncio.Event(), []
 
