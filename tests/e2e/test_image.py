@@ -31,7 +31,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tenure"
 RELEASE, PYTHON = "bookworm", "3.11"
-DEBIAN = os.environ.get("TENURE_TEST_DEBIAN", "http://deb.debian.org/debian")
+#: where the base's packages come from, when it is not debootstrap's own place
+DEBIAN = os.environ.get("TENURE_TEST_DEBIAN", "")
 BASE, IMAGE = "tenure-test/base", "tenure-test/tenure"
 PATIENCE = 120.0
 #: as deploy/compose.yaml and deploy/kubernetes.yaml run it
@@ -55,7 +56,7 @@ def debian(scratch: Path) -> Path:
             raise Missing("debootstrap is not installed; apt-get install --no-install-recommends debootstrap")
         folder = scratch / "debian"
         packages = "--include=python3,python3-venv,ca-certificates"
-        long(["debootstrap", "--variant=minbase", packages, RELEASE, str(folder), DEBIAN])
+        long(["debootstrap", "--variant=minbase", packages, RELEASE, str(folder), *([DEBIAN] if DEBIAN else [])])
         # What python images have, and Debian has not.
         (folder / "usr/local/bin/python").symlink_to("/usr/bin/python3")
         CACHE.mkdir(parents=True, exist_ok=True)
