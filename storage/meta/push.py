@@ -149,7 +149,7 @@ async def _push(session: Session, request: PushRequest, origin: Origin, locks: _
     await enqueue_review(session, QueueKind.MANIFEST, repo_id, [manifest_id], now + request.lease)
     for tag in request.tags:
         await set_tag(
-            session, origin, request.repository, repo_id, tag, manifest_id, request.digest,
+            session, origin, repo_id, tag, manifest_id, request.digest,
             cause="push", if_match=request.if_match, if_none_match=request.if_none_match,
         )  # fmt: skip
         await fallback.adopt_tag(session, repo_id, tag, manifest_id, request.digest, request.manifest)

@@ -186,7 +186,7 @@ async def move_tag(
         target = await session.one(_LIVE_MANIFEST, {"repo": repo_id, "digest": digest.packed})
         if target is None:
             raise ManifestUnknown(f"{digest} is not known in {repository}")
-        previous, moved = await _set(
+        previous, moved = await set_tag(
             session, origin, repo_id, tag, target["id"], digest, cause="retag", if_version=if_version
         )
         if moved:
@@ -203,25 +203,14 @@ async def move_tag(
 
 
 async def set_tag(
-    session: Session, origin: Origin, repository: str, repo_id: int, tag: str, manifest_id: int, digest: Digest,
-    *, cause: str, if_match: str | None = None, if_none_match: str | None = None,
-) -> bool:  # fmt: skip
-    """Inside the caller's transaction: create or move a tag, write its event. True when it moved.
-
-    The conditions are those of RFC 9110 on the tag's ETag, the quoted digest it points at now.
-    """
-    _, moved = await _set(
-        session, origin, repo_id, tag, manifest_id, digest,
-        cause=cause, if_match=if_match, if_none_match=if_none_match,
-    )  # fmt: skip
-    return moved
-
-
-async def _set(
     session: Session, origin: Origin, repo_id: int, tag: str, manifest_id: int, digest: Digest,
     *, cause: str, if_match: str | None = None, if_none_match: str | None = None, if_version: int | None = None,
 ) -> tuple[Digest | None, bool]:  # fmt: skip
-    """What the tag pointed at, and whether it moved: never without its row written and its event beside it."""
+    """Inside the caller's transaction: create or move a tag, write its event.
+
+    What it pointed at, and whether it moved: never without its row written and its event beside it. The conditions
+    are those of RFC 9110 on the tag's ETag, the quoted digest it points at now.
+    """
     now = await session.now()
     while True:
         held = await _lock(session, repo_id, tag)
